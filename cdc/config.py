@@ -1,0 +1,175 @@
+"""Settings: from duckling.toml, then the environment, then options of the command line; the later wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from cdc.errors import ConfigError
+
+MIN_KEY_LENGTH = 16
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """All settings of one service. A field `mysql_connection_string` is `MYSQL_CONNECTION_STRING` in the
+    environment and `mysql_connection_string` in duckling.toml. Durations are seconds, sizes bytes.
+    """
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, toml_file="duckling.toml")
+
+    mysql_connection_string: SecretStr = SecretStr("")
+    """`mysql://user:password@host:3306/database?ssl-mode=…`."""
+    mysql_password_file: Path | None = None
+    """Read at every connect, so that a password can be rotated; wins over the URL's."""
+    duckdb_path: Path = Path("data/duckling.db")
+    duckdb_memory_limit: str = "512MB"
+    """DuckDB's own memory_limit; what exceeds it spills to a folder beside the file."""
+    duckdb_threads: int = Field(default=0, ge=0)
+    """DuckDB's threads; 0 leaves its default, one a core."""
+
+    duckling_api_key: SecretStr = SecretStr("")
+    """One key, or several separated by commas (rotation)."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=3001, ge=0, le=65535)
+    insecure: bool = False
+    """Serve without a key, on loopback only."""
+    metrics_public: bool = False
+
+    cdc_enabled: bool = True
+    auto_start_sync: bool = True
+    """Copy an empty replica and start the stream when the service starts."""
+    sync_interval_minutes: int = Field(default=15, ge=1)
+    included_tables: Names = ()
+    excluded_tables: Names = ()
+
+    batch_size: int = Field(default=50_000, ge=1)
+    """Rows in one micro-batch at most (one transaction may exceed it; it is then applied in parts)."""
+    batch_bytes: int = Field(default=32 << 20, ge=1 << 16)
+    """Bytes of row images in one micro-batch at most."""
+    batch_age: float = Field(default=0.25, gt=0)
+    """Seconds after which a batch is handed on although more changes keep coming."""
+    copy_batch_rows: int = Field(default=50_000, ge=1)
+    position_interval: float = Field(default=5.0, gt=0)
+    """Seconds between saved positions while no row of ours changes."""
+    checkpoint_wal_bytes: int = Field(default=256 << 20, ge=1 << 20)
+    """The write-ahead log's size at which the writer checkpoints."""
+    checkpoint_idle: float = Field(default=10.0, gt=0)
+    """Seconds without work after which the writer checkpoints."""
+
+    server_id: int = Field(default=0, ge=0, le=0xFFFFFFFF)
+    """Our id as a replica, unique among the source's replicas; 0 derives one from the file's path."""
+    connect_timeout: float = Field(default=10.0, gt=0)
+    heartbeat_seconds: float = Field(default=5.0, ge=0.1)
+    """The source sends a heartbeat after this much silence; three missed ones end the connection."""
+    retry_max_seconds: float = Field(default=30.0, gt=0)
+    """The longest pause between two attempts to reconnect."""
+    lock_wait_seconds: int = Field(default=10, ge=1)
+    """How long a copy waits for the short read lock on tables without a key."""
+    max_lag_seconds: float = Field(default=60.0, gt=0)
+    """`/readyz` fails beyond this lag."""
+
+    query_timeout_ms: int = Field(default=30_000, ge=1)
+    query_max_rows: int = Field(default=10_000, ge=1)
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["auto", "text", "json"] = "auto"
+    """`auto`: text on a terminal, JSON elsewhere."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the signature is the library's
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options, then the environment, then duckling.toml."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("included_tables", "excluded_tables", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _tables_not_both(self) -> Settings:
+        both = set(self.included_tables) & set(self.excluded_tables)
+        if both:
+            raise ValueError(f"included_tables and excluded_tables both name {min(both)!r}")
+        return self
+
+    @property
+    def api_keys(self) -> tuple[bytes, ...]:
+        """The keys that clients may use, as bytes."""
+        keys = self.duckling_api_key.get_secret_value().split(",")
+        return tuple(key.strip().encode() for key in keys if key.strip())
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether the service can be reached from this machine only."""
+        return self.host in _LOOPBACK
+
+    def check_serving(self) -> None:
+        """Raises ConfigError where serving with these settings would be open or impossible."""
+        if not self.mysql_connection_string.get_secret_value():
+            raise ConfigError(
+                "MYSQL_CONNECTION_STRING is not set",
+                hint="set it to mysql://user:password@host:3306/database",
+            )
+        keys = self.api_keys
+        if any(len(key) < MIN_KEY_LENGTH for key in keys):
+            raise ConfigError(
+                f"DUCKLING_API_KEY holds a key shorter than {MIN_KEY_LENGTH} characters",
+                hint="make one with: openssl rand -hex 24",
+            )
+        if not keys and not (self.insecure and self.on_loopback):
+            raise ConfigError(
+                "DUCKLING_API_KEY is not set",
+                hint="set a key of 16 characters or more, or listen on 127.0.0.1 and give --insecure",
+            )
+
+
+def load_settings(config_file: Path | None = None, **options: Any) -> Settings:
+    """The settings in force. `options` are those of the command line; None means not given.
+
+    Raises ConfigError, naming the setting and what is wrong with it, never its value.
+    """
+    if config_file is not None and not config_file.is_file():
+        raise ConfigError(f"settings file {config_file} does not exist", hint="check --config")
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=config_file or "duckling.toml")
+
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return FromFile(**given)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        name = ".".join(str(part) for part in problem["loc"]) or "settings"
+        if problem["type"] == "extra_forbidden":
+            reason, hint = "unknown setting", "see docs/settings.md for every name"
+        else:
+            reason, hint = problem["msg"], "correct it in duckling.toml, the environment or the options"
+        raise ConfigError(f"{name}: {reason}", hint=hint) from None
+    except ValueError as error:
+        raise ConfigError(f"duckling.toml can't be read: {error}", hint="it must be valid TOML") from None

@@ -1,0 +1,1 @@
+"""Values of one column: from the text protocol or the binary log into Arrow."""

@@ -1,0 +1,97 @@
+"""Arrow arrays from NumPy memory and from lists of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from cdc.errors import ValueDecodeError
+
+Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+Ints = npt.NDArray[np.int64]
+
+Cell = TypeVar("Cell", bound=Hashable)
+
+
+def primitive(kind: pa.DataType, values: npt.NDArray[Any], valid: Bools | None) -> pa.Array:
+    """An array of a fixed-width type over the memory of `values`, no copy; `valid` False is NULL."""
+    return pa.Array.from_buffers(kind, len(values), [bitmap(valid), pa.py_buffer(values)])
+
+
+def bitmap(valid: Bools | None) -> pa.Buffer | None:
+    """Arrow's validity bitmap; None (no NULLs) stays None."""
+    return None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+
+
+def both(first: Bools | None, second: Bools | None) -> Bools | None:
+    """Valid where both are; None means valid everywhere."""
+    if first is None:
+        return second
+    return first if second is None else first & second
+
+
+def binary(cells: Sequence[bytes | None]) -> pa.Array:
+    """The cells as one binary array. Raises ValueDecodeError when they exceed 2 GiB together."""
+    array = pa.array(cells, pa.binary())
+    if isinstance(array, pa.ChunkedArray):
+        raise ValueDecodeError(
+            "The values of one column in one batch exceed 2 GiB.", hint="lower the size of a batch"
+        )
+    return array
+
+
+def offsets_and_data(array: pa.Array) -> tuple[npt.NDArray[np.int32], Bytes]:
+    """Offsets (one more than rows) and bytes of a binary or string array that `binary` made."""
+    _, offsets, data = array.buffers()
+    if offsets is None:
+        return np.zeros(1, np.int32), np.zeros(0, np.uint8)
+    ends = np.frombuffer(offsets, np.int32, len(array) + 1)
+    if data is None or ends[-1] == 0:
+        return ends, np.zeros(0, np.uint8)
+    return ends, np.frombuffer(data, np.uint8, int(ends[-1]))
+
+
+def validity(array: pa.Array) -> Bools | None:
+    """Which rows of a fresh (unsliced) array are not NULL; None where all are."""
+    if array.null_count == 0:
+        return None
+    bits = np.frombuffer(array.buffers()[0], np.uint8)
+    return np.unpackbits(bits, count=len(array), bitorder="little").astype(np.bool_)
+
+
+def relabel(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The same buffers under another type of the same layout (binary as string)."""
+    return pa.Array.from_buffers(kind, len(array), array.buffers(), array.null_count)
+
+
+def strings(cells: Sequence[bytes | None]) -> pa.Array:
+    """UTF-8 cells as a string array, without copying after the check.
+
+    Bytes that are no UTF-8 (MariaDB stores surrogates) become U+FFFD, as `bytes.decode(errors="replace")`
+    places them.
+    """
+    array = binary(cells)
+    try:
+        return array.cast(pa.string())
+    except pa.ArrowInvalid:
+        return by_distinct(cells, lambda cell: cell.decode("utf-8", "replace"), pa.string())
+
+
+def by_distinct(cells: Sequence[Cell | None], convert: Callable[[Cell], Any], kind: pa.DataType) -> pa.Array:
+    """`convert` called once for each distinct value; NULL stays NULL."""
+    known = {cell: convert(cell) for cell in set(cells) if cell is not None}
+    return pa.array([None if cell is None else known[cell] for cell in cells], kind)
+
+
+def scatter(values: npt.NDArray[Any], valid: Bools | None) -> npt.NDArray[Any]:
+    """Values of the rows that are not NULL, spread over all rows; zero under a NULL."""
+    if valid is None:
+        return values
+    spread = np.zeros(len(valid), values.dtype)
+    spread[valid] = values
+    return spread

@@ -1,0 +1,43 @@
+"""Values that are bytes with a layout: BINARY, geometry, VECTOR; the same for copy and stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from cdc.errors import ValueDecodeError
+from cdc.schema import Column
+from cdc.values.arrays import binary, offsets_and_data
+
+SRID_BYTES = 4
+"""MySQL puts the spatial reference before the WKB (manual, "Internal Geometry Storage Format")."""
+
+
+def blob_array(target: Column, cells: Sequence[bytes | None]) -> pa.Array:
+    """Bytes as they are; BINARY(n) gets back the trailing zeros that the binary log cuts."""
+    if target.data_type == "binary":
+        length = target.length
+        if length is None:
+            raise ValueDecodeError(f"The length of BINARY column {target.name} is unknown.")
+        cells = [cell if cell is None or len(cell) == length else cell.ljust(length, b"\0") for cell in cells]
+    return binary(cells)
+
+
+def wkb_array(cells: Sequence[bytes | None]) -> pa.Array:
+    """Geometry as WKB, without MySQL's four bytes of SRID."""
+    return binary([None if cell is None else cell[SRID_BYTES:] for cell in cells])
+
+
+def vector_array(name: str, cells: Sequence[bytes | None]) -> pa.Array:
+    """VECTOR: little-endian 32-bit floats, as lists."""
+    array = binary(cells)
+    offsets, data = offsets_and_data(array)
+    if (offsets & 3).any():
+        raise ValueDecodeError(f"VECTOR column {name} holds a value that is no whole number of floats.")
+    floats = pa.Array.from_buffers(pa.float32(), len(data) // 4, [None, pa.py_buffer(data)])
+    buffers = [array.buffers()[0], pa.py_buffer(offsets // np.int32(4))]
+    return pa.Array.from_buffers(
+        pa.list_(pa.float32()), len(array), buffers, array.null_count, children=[floats]
+    )

@@ -1,0 +1,176 @@
+"""Cells of the text protocol, a column at a time, to Arrow: the copy's side of the type map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cdc.errors import ValueDecodeError
+from cdc.schema import Column
+from cdc.types import DECIMAL_DIGITS, GEOMETRIES, TEXTS, arrow_type
+from cdc.values.arrays import (
+    Bools,
+    Bytes,
+    Ints,
+    binary,
+    offsets_and_data,
+    primitive,
+    relabel,
+    scatter,
+    strings,
+    validity,
+)
+from cdc.values.numbers import bits_from_binary
+from cdc.values.shapes import blob_array, vector_array, wkb_array
+from cdc.values.temporal import SECOND, Days, date_array, datetime_array, days
+
+Reader = Callable[[Column, Sequence[bytes | None]], pa.Array]
+
+_ZERO = np.uint8(ord("0"))
+
+
+def text_column(column: Column, cells: list[bytes | None]) -> pa.Array:
+    """The values of `select_expression(column)` in exactly `arrow_type(column)`; None is NULL.
+
+    The session must have time_zone '+00:00', utf8mb4 results and no PAD_CHAR_TO_FULL_LENGTH. Raises
+    ValueDecodeError for what is no value of the column's type.
+    """
+    reader = _READERS.get(column.data_type)
+    if reader is None:
+        arrow_type(column)  # raises what there is to say
+        raise ValueDecodeError(f"Column {column.name} of type {column.data_type} can't be read as text.")
+    try:
+        return reader(column, cells)
+    except pa.ArrowInvalid:
+        raise _unreadable(column) from None
+
+
+def _unreadable(column: Column) -> ValueDecodeError:
+    return ValueDecodeError(
+        f"A value of column {column.name} is no {column.data_type} that the copy can read.",
+        hint="repair the row at the source, then copy the table again",
+    )
+
+
+def _number(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+    """Integers, DOUBLE and FLOAT (which goes by way of the double that it is exactly)."""
+    kind = arrow_type(column)
+    text = relabel(binary(cells), pa.string())
+    return text.cast(pa.float64()).cast(kind) if kind == pa.float32() else text.cast(kind)
+
+
+def _decimal(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+    text = relabel(binary(cells), pa.string())
+    if (column.precision or 0) <= DECIMAL_DIGITS:
+        return text.cast(arrow_type(column))
+    if "zerofill" in column.column_type.lower():
+        return pc.replace_substring_regex(text, r"^0+([0-9])", r"\1")
+    return text
+
+
+def _matrix(column: Column, cells: Sequence[bytes | None], width: int) -> tuple[Bytes, Bools | None]:
+    """The cells that are not NULL as (rows, width) bytes, and which rows they are."""
+    array = binary(cells)
+    offsets, data = offsets_and_data(array)
+    sizes = np.diff(offsets)
+    valid = validity(array)
+    if ((sizes if valid is None else sizes[valid]) != width).any():
+        raise _unreadable(column)
+    return data.reshape(-1, width), valid
+
+
+def _digits(matrix: Bytes, start: int, stop: int) -> Ints:
+    total = np.zeros(len(matrix), np.int64)
+    for at in range(start, stop):
+        total *= 10
+        total += matrix[:, at] - _ZERO
+    return total
+
+
+def _check(column: Column, matrix: Bytes, punctuation: dict[int, str]) -> None:
+    """Raises unless the cells have these characters at these places and digits elsewhere."""
+    expected = np.zeros(matrix.shape[1], np.uint8)
+    for at, character in punctuation.items():
+        expected[at] = ord(character)
+    digit = expected == 0
+    if ((matrix[:, digit] - _ZERO) > 9).any() or (matrix[:, ~digit] != expected[~digit]).any():
+        raise _unreadable(column)
+
+
+def _spread_days(matrix: Bytes, valid: Bools | None) -> Days:
+    month = _digits(matrix, 5, 7)
+    found = days(_digits(matrix, 0, 4), np.minimum(month, 13), _digits(matrix, 8, 10))
+    exist = None if found.exist is None else scatter(found.exist, valid)
+    return Days(scatter(found.values, valid), exist)
+
+
+def _date(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+    matrix, valid = _matrix(column, cells, 10)
+    _check(column, matrix, {4: "-", 7: "-"})
+    return date_array(_spread_days(matrix, valid), valid)
+
+
+def _datetime(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+    fraction = column.fraction
+    matrix, valid = _matrix(column, cells, 20 + fraction if fraction else 19)
+    _check(column, matrix, {4: "-", 7: "-", 10: " ", 13: ":", 16: ":"} | ({19: "."} if fraction else {}))
+    time = _digits(matrix, 11, 13) * 3600 + _digits(matrix, 14, 16) * 60 + _digits(matrix, 17, 19)
+    time = time * SECOND + _digits(matrix, 20, 20 + fraction) * 10 ** (6 - fraction)
+    return datetime_array(_spread_days(matrix, valid), scatter(time, valid), valid)
+
+
+def _time(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+    """[-]h{2,3}:mm:ss[.f]: read from the end, in a matrix that is filled with "0" at the left."""
+    tail = 7 + column.fraction if column.fraction else 6
+    width = tail + 3
+    negative = np.array([cell is not None and cell[:1] == b"-" for cell in cells], np.bool_)
+    padded = [None if cell is None else cell.lstrip(b"-").rjust(width, b"0") for cell in cells]
+    matrix, valid = _matrix(column, padded, width)
+    _check(column, matrix, {3: ":", 6: ":"} | ({9: "."} if column.fraction else {}))
+    value = (_digits(matrix, 0, 3) * 3600 + _digits(matrix, 4, 6) * 60 + _digits(matrix, 7, 9)) * SECOND
+    value += _digits(matrix, 10, width) * 10 ** (6 - column.fraction)
+    value = scatter(value, valid)
+    return primitive(arrow_type(column), np.where(negative, -value, value), valid)
+
+
+def _bit(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+    kind = arrow_type(column)
+    width = ((column.precision or 0) + 7) // 8
+    matrix, valid = _matrix(column, cells, width)
+    if valid is not None:
+        spread = np.zeros((len(valid), width), np.uint8)
+        spread[valid] = matrix
+        matrix = spread
+    return bits_from_binary(matrix, kind, valid)
+
+
+def _text(_column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+    return strings(cells)
+
+
+def _wkb(_column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+    return wkb_array(cells)
+
+
+def _vector(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+    return vector_array(column.name, cells)
+
+
+_READERS: dict[str, Reader] = {
+    **dict.fromkeys(
+        ("tinyint", "smallint", "mediumint", "int", "bigint", "year", "float", "double"), _number
+    ),
+    "decimal": _decimal,
+    "bit": _bit,
+    "date": _date,
+    "datetime": _datetime,
+    "timestamp": _datetime,
+    "time": _time,
+    **dict.fromkeys((*TEXTS, "json", "uuid", "inet4", "inet6"), _text),
+    **dict.fromkeys(("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"), blob_array),
+    **dict.fromkeys(GEOMETRIES, _wkb),
+    "vector": _vector,
+}

@@ -1,0 +1,1 @@
+"""The MySQL side: sessions, catalogue, preflight, consistent copies and the binary log."""

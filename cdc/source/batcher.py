@@ -1,0 +1,125 @@
+"""Micro-batches: whole transactions gathered until the writer is free, or a bound is met."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cdc.position import Position
+from cdc.source.rows import RowBuffer, RowLayout
+from cdc.source.table_map import TableMap
+
+
+class FlushReason(StrEnum):
+    """Why a batch was closed."""
+
+    IDLE = "idle"
+    """The source has nothing more to send and the writer is free."""
+    AGE = "age"
+    ROWS = "rows"
+    BYTES = "bytes"
+    BARRIER = "barrier"
+    """Someone waits for everything up to here."""
+    SCHEMA = "schema"
+    POSITION = "position"
+    """No row of ours, but the position must not stay behind."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows of whole transactions, or of a part of one that is too large for one batch.
+
+    `position` is the boundary behind the last transaction; None marks a part that more parts follow.
+    `buffers` are to be applied in order; one table has more than one where its columns changed.
+    """
+
+    buffers: list[tuple[str, RowBuffer]] = field(default_factory=list)
+    rows: int = 0
+    bytes: int = 0
+    transactions: int = 0
+    position: Position | None = None
+    reason: FlushReason = FlushReason.IDLE
+    opened_at: float | None = None
+
+
+class Batcher:
+    """The open batch of one stream, and when to hand it on.
+
+    `deliver` takes a closed batch and blocks while the writer is behind: that is what slows the reader
+    down. `hungry` tells whether the writer has nothing to do. A batch closes at a transaction boundary
+    when the writer is hungry and either nothing more waits to be read or the batch is `max_age` old; or
+    when it holds `max_rows` or `max_bytes`, in the middle of a transaction if need be.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[Batch], None],
+        hungry: Callable[[], bool],
+        *,
+        max_rows: int,
+        max_bytes: int,
+        max_age: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._deliver = deliver
+        self._hungry = hungry
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._max_age = max_age
+        self._clock = clock
+        self.batch = Batch()
+        self.parts = 0
+        """Parts of the open transaction that are already handed on."""
+
+    def buffer(self, table: str, table_map: TableMap, layout: RowLayout) -> RowBuffer:
+        """The buffer that takes `table`'s rows now."""
+        if self.batch.opened_at is None:
+            self.batch.opened_at = self._clock()
+        for name, buffer in reversed(self.batch.buffers):
+            if name == table:
+                if buffer.table_map is table_map:
+                    return buffer
+                break
+        fresh = RowBuffer(table_map, layout)
+        self.batch.buffers.append((table, fresh))
+        return fresh
+
+    def full(self) -> FlushReason | None:
+        """The bound that the open batch has met, if any."""
+        if self.batch.rows >= self._max_rows:
+            return FlushReason.ROWS
+        if self.batch.bytes >= self._max_bytes:
+            return FlushReason.BYTES
+        return None
+
+    def due(self, *, drained: bool) -> FlushReason | None:
+        """Why the open batch should be handed on at this transaction boundary; None if it should not."""
+        if self.parts:
+            return FlushReason.ROWS  # the last part of a large transaction: commit it
+        if self.batch.opened_at is None:
+            return None
+        full = self.full()
+        if full is not None:
+            return full
+        if not drained and self._clock() - self.batch.opened_at < self._max_age:
+            return None
+        if not self._hungry():
+            return None
+        return FlushReason.IDLE if drained else FlushReason.AGE
+
+    def flush_part(self, reason: FlushReason) -> None:
+        """Hand on a part of the open transaction; more parts follow."""
+        self.parts += 1
+        self._close(None, reason)
+
+    def flush(self, position: Position, reason: FlushReason) -> None:
+        """Hand on everything up to the boundary `position`."""
+        self.parts = 0
+        self._close(position, reason)
+
+    def _close(self, position: Position | None, reason: FlushReason) -> None:
+        batch, self.batch = self.batch, Batch()
+        batch.position, batch.reason = position, reason
+        self._deliver(batch)

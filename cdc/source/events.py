@@ -1,0 +1,136 @@
+"""Binlog events outside the hot path, read from their bytes; and the codes of all kinds that are known.
+
+Layouts: MySQL source documentation, "Binlog Events" (mysql::binlog::event), and MariaDB's knowledge base,
+"Replication Protocol".
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from dataclasses import dataclass
+
+HEADER = struct.Struct("<IBIIIH")
+"""timestamp, kind, server id, size, log position of the next event, flags."""
+HEADER_BYTES = 19
+CHECKSUM_BYTES = 4
+
+ARTIFICIAL = 0x20
+"""Flag: made up by the sender, not in the log."""
+IGNORABLE = 0x80
+"""Flag: whoever doesn't know the kind may ignore the event."""
+
+QUERY = 2
+STOP = 3
+ROTATE = 4
+FORMAT_DESCRIPTION = 15
+XID = 16
+TABLE_MAP = 19
+HEARTBEAT = 27
+GTID = 33
+ANONYMOUS_GTID = 34
+XA_PREPARE = 38
+MARIADB_GTID = 162
+
+INSERT_ROWS = frozenset({23, 30})
+UPDATE_ROWS = frozenset({24, 31})
+DELETE_ROWS = frozenset({25, 32})
+ROWS = INSERT_ROWS | UPDATE_ROWS | DELETE_ROWS
+ROWS_V2 = frozenset({30, 31, 32})
+"""Rows events whose fixed part is followed by data of a length given there."""
+
+FILE_HEAD = frozenset({FORMAT_DESCRIPTION, 35, 163})
+"""What stands at the head of every file: FORMAT_DESCRIPTION, PREVIOUS_GTIDS, MariaDB's GTID_LIST."""
+
+HARMLESS = frozenset(
+    {
+        STOP,
+        5,  # INTVAR: AUTO_INCREMENT for a statement that follows, which is judged itself
+        13,  # RAND, likewise
+        14,  # USER_VAR, likewise
+        28,  # IGNORABLE
+        29,  # ROWS_QUERY: the statement's text, as a comment
+        35,  # PREVIOUS_GTIDS
+        36,  # TRANSACTION_CONTEXT (group replication)
+        37,  # VIEW_CHANGE (group replication)
+        41,  # HEARTBEAT_V2
+        100,  # Aurora's own
+        101,  # Aurora's own
+        160,  # MariaDB ANNOTATE_ROWS: the statement's text, as a comment
+        161,  # MariaDB BINLOG_CHECKPOINT
+        163,  # MariaDB GTID_LIST
+        164,  # MariaDB START_ENCRYPTION: the source decrypts what it sends
+    }
+)
+"""Kinds that change no row and no schema. A kind that is in no list here stops the stream."""
+
+NAMES = {
+    26: "INCIDENT: the source says that its binary log lost events",
+    38: "XA PREPARE",
+    39: "PARTIAL_UPDATE_ROWS (binlog_row_value_options = PARTIAL_JSON)",
+    40: "TRANSACTION_PAYLOAD (binlog_transaction_compression = ON)",
+    42: "GTID_TAGGED",
+    165: "compressed QUERY (log_bin_compress = ON)",
+    **dict.fromkeys((166, 167, 168, 169, 170, 171), "compressed rows (log_bin_compress = ON)"),
+}
+"""Kinds that we know and don't decode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A statement in the log; `schema` is the session's default database."""
+
+    schema: str
+    statement: str
+
+
+def read_query(body: bytes) -> Query:
+    """A QUERY event behind its header. Bytes that are not UTF-8 (names in literals) become U+FFFD."""
+    schema_length = body[8]
+    status_length = int.from_bytes(body[11:13], "little")
+    at = 13 + status_length
+    schema = body[at : at + schema_length].decode("utf-8", "replace")
+    return Query(schema, body[at + schema_length + 1 :].decode("utf-8", "replace"))
+
+
+def read_rotate(body: bytes) -> tuple[str, int]:
+    """The file that follows, and where in it the next event begins."""
+    return body[8:].decode(), int.from_bytes(body[:8], "little")
+
+
+def read_gtid(body: bytes) -> tuple[str, int, float | None]:
+    """Source UUID, transaction number, and when it was committed there (seconds since 1970, to the µs)."""
+    when = None
+    if len(body) >= 49:
+        micros = int.from_bytes(body[42:49], "little") & ~(1 << 55)
+        when = micros / 1e6
+    return str(uuid.UUID(bytes=body[1:17])), int.from_bytes(body[17:25], "little"), when
+
+
+@dataclass(frozen=True, slots=True)
+class MariadbGtid:
+    """MariaDB's GTID event: it opens a transaction, or stands before a single statement."""
+
+    domain: int
+    sequence: int
+    flags: int
+
+    @property
+    def standalone(self) -> bool:
+        """A single statement follows, with no end of its own."""
+        return bool(self.flags & 1)
+
+    @property
+    def xa(self) -> bool:
+        """Part of a two-phase transaction whose verdict stands elsewhere."""
+        return bool(self.flags & (64 | 128))
+
+
+def read_mariadb_gtid(body: bytes) -> MariadbGtid:
+    """A MariaDB GTID event behind its header."""
+    return MariadbGtid(int.from_bytes(body[8:12], "little"), int.from_bytes(body[:8], "little"), body[12])
+
+
+def has_checksums(format_description: bytes) -> bool:
+    """Whether the events after this FORMAT_DESCRIPTION (header left off, checksum kept) carry a CRC32."""
+    return format_description[-CHECKSUM_BYTES - 1] == 1

@@ -1,0 +1,152 @@
+"""A consistent read of tables, and the places in the binary log between which it lies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+import pymysql
+
+from cdc.errors import SnapshotError
+from cdc.position import Position
+from cdc.schema import Table
+from cdc.source.connection import SourceEndpoint
+from cdc.source.result_rows import read_columns
+from cdc.source.server import ServerFacts, binlog_end, server_facts
+from cdc.source.translation import translate
+from cdc.types import arrow_type, select_expression
+from cdc.values.text import text_column
+
+_READ_TIMEOUT = 3600.0
+"""Seconds: the server may sort or wait long before the first row of a table."""
+
+
+class Snapshot:
+    """A transaction that sees one moment of the source. Use as a context manager.
+
+    `low` is a boundary of the binary log: everything up to there is in the snapshot. `high` is one behind
+    which nothing of the snapshot lies. What stands between the two may or may not be in it, so the stream
+    starts at `low`, and the tables are right once it has passed `high`.
+
+    MySQL with GTIDs: gtid_executed is read BEFORE the snapshot is opened, for a transaction enters it only
+    after the engine's commit. MariaDB: the snapshot's own binlog position, which is exact. MySQL without
+    GTIDs: the position under a short read lock on the tables.
+
+    Tables without a key need an exact position, since a change must not be applied twice: on MySQL the
+    snapshot is opened under a short read lock on them. With `exact` that goes for all tables, and `mark` is
+    then the very place of the snapshot, as far as these tables are concerned.
+    """
+
+    def __init__(
+        self,
+        endpoint: SourceEndpoint,
+        tables: Sequence[Table],
+        *,
+        max_rows: int,
+        max_bytes: int,
+        exact: bool = False,
+    ) -> None:
+        self._endpoint = endpoint
+        self._tables = tables
+        self._max_rows = max_rows
+        self._max_bytes = max_bytes
+        self._exact = exact
+        self.facts: ServerFacts
+        self.low: Position
+        self.mark: Position
+        self._connection: Any = None
+
+    def __enter__(self) -> Snapshot:
+        self._connection = self._endpoint.connect(purpose="copy", read_timeout=_READ_TIMEOUT)
+        try:
+            self.facts = server_facts(self._connection)
+            self.low, self.mark = self._open()
+        except pymysql.MySQLError as error:
+            self._connection.close()
+            raise translate(error, doing="opening a consistent snapshot") from error
+        except BaseException:
+            self._connection.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._connection._force_close()
+
+    def _open(self) -> tuple[Position, Position]:
+        facts = self.facts
+        if facts.flavor == "mariadb":
+            self._start()
+            position = self._mariadb_position()
+            return position, position
+        exact = [t for t in self._tables if self._exact or not facts.gtid_mode or not t.primary_key]
+        if not exact:
+            return self._position_then_start()
+        with closing(self._endpoint.connect(purpose="copy-lock")) as locking:
+            names = ", ".join(f"{table.source_name} READ" for table in exact)
+            with locking.cursor() as cursor:
+                cursor.execute(f"LOCK TABLES {names}")
+            positions = self._position_then_start()
+            with locking.cursor() as cursor:
+                cursor.execute("UNLOCK TABLES")
+        return positions
+
+    def _start(self) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+
+    def _position_then_start(self) -> tuple[Position, Position]:
+        file, offset, gtid = binlog_end(self._connection, self.facts)
+        self._start()
+        mark = Position("mysql", self.facts.server_uuid, file, offset, gtid, time.time())
+        # With GTIDs, a transaction may stand in the file before its end and not be in gtid_executed yet:
+        # such a start has no offset.
+        return (replace(mark, offset=4) if self.facts.gtid_mode else replace(mark, gtid="")), mark
+
+    def _mariadb_position(self) -> Position:
+        with self._connection.cursor() as cursor:
+            cursor.execute("SHOW STATUS LIKE 'binlog_snapshot_%'")
+            status = {name.lower(): value for name, value in cursor.fetchall()}
+            file, offset = status.get("binlog_snapshot_file"), status.get("binlog_snapshot_position")
+            if not file or not offset:
+                raise SnapshotError(
+                    "MariaDB gives no binlog position of the snapshot",
+                    hint="is log_bin on? see duckling check",
+                )
+            cursor.execute("SELECT BINLOG_GTID_POS(%s, %s)", (file, int(offset)))
+            gtid = cursor.fetchone()[0]
+        if gtid is None:
+            raise SnapshotError(
+                f"MariaDB knows no GTID position at {file}:{offset}",
+                hint="the file was purged just now: the copy is tried again",
+            )
+        return Position("mariadb", self.facts.server_uuid, file, int(offset), gtid, time.time())
+
+    def end(self) -> Position:
+        """A boundary behind everything that the snapshot (and what was read of it so far) can hold."""
+        if self.facts.flavor == "mariadb" and all(table.transactional for table in self._tables):
+            return self.low
+        with closing(self._endpoint.connect(purpose="copy-end")) as connection:
+            file, offset, gtid = binlog_end(connection, self.facts)
+        return Position(self.low.flavor, self.low.server, file, offset, gtid, time.time())
+
+    def read(self, table: Table) -> Iterator[pa.Table]:
+        """All rows of `table`, in pieces of bounded size, as Arrow tables of the replica's types."""
+        columns = ", ".join(select_expression(column) for column in table.columns)
+        schema = pa.schema([(column.name, arrow_type(column)) for column in table.columns])
+        sql = f"SELECT {columns} FROM {table.source_name}"
+        for cells in read_columns(self._connection, sql, max_rows=self._max_rows, max_bytes=self._max_bytes):
+            arrays = [text_column(c, values) for c, values in zip(table.columns, cells, strict=True)]
+            yield pa.Table.from_arrays(arrays, schema=schema)
+
+    def count(self, table: Table) -> int:
+        """The number of rows."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(f"SELECT count(*) FROM {table.source_name}")
+                return int(cursor.fetchone()[0])
+        except pymysql.MySQLError as error:
+            raise translate(error, doing="counting rows") from error

@@ -1,0 +1,71 @@
+"""What the parts of one database's pipeline share."""
+
+from __future__ import annotations
+
+import zlib
+from contextlib import closing
+from dataclasses import dataclass
+
+import pymysql
+
+from cdc.config import Settings
+from cdc.errors import PreflightError
+from cdc.metrics import DatabaseMetrics
+from cdc.replica.database import ReplicaDatabase
+from cdc.replica.writer import Writer
+from cdc.schema import Table
+from cdc.source.catalog import load_tables
+from cdc.source.connection import SourceEndpoint
+from cdc.source.preflight import Finding, require, run_preflight, table_errors
+from cdc.source.server import ServerFacts, server_facts
+
+
+@dataclass(slots=True)
+class Engine:
+    """One source, one DuckDB file, its writer."""
+
+    id: str
+    settings: Settings
+    endpoint: SourceEndpoint
+    replica: ReplicaDatabase
+    writer: Writer
+    metrics: DatabaseMetrics
+
+    @property
+    def server_id(self) -> int:
+        """Our id among the source's replicas: set, or derived from the file's path, above 2^31."""
+        path = str(self.settings.duckdb_path.resolve()).encode()
+        return self.settings.server_id or 0x8000_0000 | zlib.crc32(path) >> 1
+
+    def catalogue(self) -> list[Table]:
+        """The source's tables, as the settings choose them."""
+        with closing(self.endpoint.connect(purpose="catalogue")) as connection:
+            return self._load_tables(connection)
+
+    def _load_tables(self, connection: pymysql.Connection) -> list[Table]:
+        return load_tables(
+            connection,
+            self.endpoint.database,
+            included=self.settings.included_tables,
+            excluded=self.settings.excluded_tables,
+        )
+
+    def inspect(self) -> tuple[ServerFacts, list[Table], list[Finding]]:
+        """The server's facts, its tables and what preflight finds. Raises SourceError."""
+        with closing(self.endpoint.connect(purpose="preflight")) as connection:
+            facts = server_facts(connection)
+            tables = self._load_tables(connection)
+            return facts, tables, run_preflight(connection, facts, tables, self.endpoint.database)
+
+    def fit_tables(self) -> tuple[ServerFacts, list[Table], dict[str, PreflightError]]:
+        """Facts, the tables that can be replicated, and an error for each that can't.
+
+        Raises PreflightError where the server as a whole can't be.
+        """
+        facts, tables, findings = self.inspect()
+        require(findings)
+        unfit = {
+            name: PreflightError(finding.message, hint=finding.fix, table=name, code=finding.code)
+            for name, finding in table_errors(findings).items()
+        }
+        return facts, [table for table in tables if table.name not in unfit], unfit

@@ -1,0 +1,148 @@
+"""The DuckDB file: opened once, one engine, a cursor for each thread."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from cdc.errors import ReplicaError, ReplicaFatalError, ReplicaFileError, ReplicaLockedError
+
+_NEVER = "1TB"
+
+
+class ReplicaDatabase:
+    """One DuckDB file, opened for writing.
+
+    Only one process can have it open, so readers go through cursors of this object. External access is off
+    and the configuration locked from the start: no SQL can reach files or the network, or undo that.
+    """
+
+    def __init__(self, path: Path, *, memory_limit: str, threads: int = 0) -> None:
+        self.path = path
+        self._memory_limit = memory_limit
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._connection: duckdb.DuckDBPyConnection | None = None
+
+    def open(self) -> None:
+        """Opens the file, making it and its folder where they don't exist.
+
+        Raises ReplicaLockedError, ReplicaFileError.
+        """
+        config: dict[str, Any] = {
+            "memory_limit": self._memory_limit,
+            # Checkpoints are the writer's business: at DuckDB's 16 MiB each scattered update pays for one.
+            "checkpoint_threshold": _NEVER,
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "enable_external_access": "false",
+            "lock_configuration": "true",
+        }
+        if self._threads:
+            config["threads"] = self._threads
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            connection = duckdb.connect(str(self.path), config=config)
+        except OSError as error:
+            raise ReplicaFileError(
+                f"the folder {self.path.parent} can't be used: {error.strerror}",
+                hint="set DUCKDB_PATH to a place that this account may write to",
+            ) from error
+        except duckdb.Error as error:
+            raise self.open_error(error) from error
+        with self._lock:
+            self._connection = connection
+
+    def open_error(self, error: duckdb.Error) -> ReplicaError:
+        """The error of ours for one that DuckDB raised while opening the file."""
+        text = str(error)
+        if "lock" in text.lower():
+            found = re.search(r"PID (\d+)", text)
+            holder = f"process {found.group(1)}" if found else "another process"
+            return ReplicaLockedError(
+                f"{holder} has {self.path} open", hint="only one process can open the file: end the other one"
+            )
+        if "memory" in text.lower() and isinstance(error, duckdb.OutOfMemoryException):
+            return ReplicaFileError(
+                f"opening {self.path} needs more memory than DUCKDB_MEMORY_LIMIT allows",
+                hint="raise DUCKDB_MEMORY_LIMIT; the write-ahead log is replayed in memory",
+            )
+        if "permission denied" in text.lower() or "cannot open file" in text.lower():
+            return ReplicaFileError(
+                f"{self.path} can't be opened: {_first_line(text)}",
+                hint="set DUCKDB_PATH to a file that this account may write to",
+            )
+        return ReplicaFileError(
+            f"{self.path} is not a DuckDB file that this version can open: {_first_line(text)}",
+            hint="keep the file, set DUCKDB_PATH to a new one, and see which version wrote it",
+        )
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own to the open database, for one thread; the caller closes it."""
+        with self._lock:
+            if self._connection is None:
+                raise ReplicaError(f"{self.path} is not open", hint="the service is starting or stopping")
+            try:
+                return self._connection.cursor()
+            except duckdb.Error as error:
+                raise translate(error) from error
+
+    def close(self) -> None:
+        """Closes the file. Cursors still in use fail from then on. May be called twice."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file; 0 where there is none."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def wal_bytes(self) -> int:
+        """Size of the write-ahead log beside the file; 0 where there is none."""
+        wal = self.path.with_name(self.path.name + ".wal")
+        try:
+            return wal.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+
+def translate(error: duckdb.Error) -> ReplicaError:
+    """The error of ours for one that DuckDB raised while writing. Values in its text are left out."""
+    kind = error.__class__.__name__.removesuffix("Exception")
+    if isinstance(error, duckdb.FatalException | duckdb.InternalException) or "has been invalidated" in str(
+        error
+    ):
+        return ReplicaFatalError(
+            f"DuckDB gave up on the open file ({_cause(error)})",
+            hint="it is closed and opened again; nothing that was committed is lost",
+        )
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return ReplicaError(
+            "DuckDB ran out of the memory it may use",
+            hint="raise DUCKDB_MEMORY_LIMIT, or lower BATCH_SIZE",
+            code="REPLICA_MEMORY",
+        )
+    if isinstance(error, duckdb.IOException):
+        return ReplicaError(
+            f"DuckDB can't write its file ({_cause(error)})",
+            hint="check the disk: space, health, permissions",
+        )
+    return ReplicaError(
+        f"DuckDB refused a change ({kind}: {_cause(error)})", hint="see the log of the service"
+    )
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0][:200] if text else ""
+
+
+def _cause(error: duckdb.Error) -> str:
+    """The first line of an error without what stands in quotes: that may be a row's value."""
+    return re.sub(r"(\"[^\"]*\"|'[^']*')", "…", _first_line(str(error)))

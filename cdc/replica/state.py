@@ -1,0 +1,199 @@
+"""The bookkeeping: position, table states and the log of runs, in the file's own schema `_duckling`.
+
+Every function takes the cursor of the transaction it is to be part of, so that what it records is committed
+together with the rows it speaks of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import duckdb
+
+from cdc.errors import ReplicaFileError, SourceMismatchError
+from cdc.position import Flavor, Position
+from cdc.schema import Table
+from cdc.status import SyncLogEntry, TableState
+
+FORMAT = 1
+"""The version of this schema; a file of a later one is refused."""
+
+_CREATE = """
+CREATE SCHEMA IF NOT EXISTS _duckling;
+CREATE TABLE IF NOT EXISTS _duckling.meta (name VARCHAR PRIMARY KEY, value VARCHAR);
+CREATE TABLE IF NOT EXISTS _duckling.cdc_binlog_position (
+    database_id VARCHAR, filename VARCHAR, position UBIGINT, gtid VARCHAR,
+    flavor VARCHAR, server VARCHAR, source_time DOUBLE, updated_at TIMESTAMP);
+CREATE TABLE IF NOT EXISTS _duckling.table_states (
+    table_name VARCHAR PRIMARY KEY, state VARCHAR, reason VARCHAR, hint VARCHAR,
+    definition VARCHAR, updated_at TIMESTAMP);
+CREATE SEQUENCE IF NOT EXISTS _duckling.sync_log_id;
+CREATE TABLE IF NOT EXISTS _duckling.sync_log (
+    id BIGINT DEFAULT nextval('_duckling.sync_log_id'), run_id VARCHAR, table_name VARCHAR,
+    sync_type VARCHAR, records_processed BIGINT, duration_ms BIGINT, status VARCHAR, error VARCHAR,
+    created_at TIMESTAMP);
+CREATE TABLE IF NOT EXISTS _duckling.appender_watermarks (
+    table_name VARCHAR PRIMARY KEY, last_processed_id VARCHAR, last_processed_timestamp VARCHAR,
+    timestamp_column VARCHAR, primary_key_column VARCHAR, updated_at TIMESTAMP);
+"""
+
+_SYNC_LOG_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class TableRecord:
+    """What the bookkeeping knows of one table; `definition` is that of the replicated rows, if any."""
+
+    name: str
+    state: TableState
+    reason: str | None
+    hint: str | None
+    definition: Table | None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def prepare(cursor: duckdb.DuckDBPyConnection, database_id: str, source: str) -> None:
+    """Makes the bookkeeping where it is missing; checks that the file is this database's copy.
+
+    `source` names host-independent what is copied: the schema's name. Raises ReplicaFileError for a file
+    of a later format, SourceMismatchError for the copy of another schema.
+    """
+    cursor.execute(_CREATE)
+    known = dict(cursor.execute("SELECT name, value FROM _duckling.meta").fetchall())
+    if not known:
+        cursor.execute(
+            "INSERT INTO _duckling.meta VALUES ('format', ?), ('database_id', ?), ('source', ?)",
+            [str(FORMAT), database_id, source],
+        )
+        return
+    if int(known["format"]) > FORMAT:
+        raise ReplicaFileError(
+            f"the file was written by a later version of Duckling (format {known['format']})",
+            hint="upgrade Duckling, or set DUCKDB_PATH to a new file",
+        )
+    if known["source"] != source:
+        raise SourceMismatchError(
+            f"the file is a copy of database {known['source']!r}, not of {source!r}",
+            hint="set DUCKDB_PATH to a file of its own for each database",
+        )
+
+
+def load_position(cursor: duckdb.DuckDBPyConnection, database_id: str) -> Position | None:
+    """The boundary up to which every streaming table is applied; None before the first copy."""
+    row = cursor.execute(
+        "SELECT flavor, server, filename, position, gtid, source_time"
+        " FROM _duckling.cdc_binlog_position WHERE database_id = ?",
+        [database_id],
+    ).fetchall()
+    if not row:
+        return None
+    flavor, server, filename, offset, gtid, source_time = row[0]
+    kind: Flavor = "mariadb" if flavor == "mariadb" else "mysql"
+    return Position(kind, server, filename, offset, gtid, source_time)
+
+
+def save_position(cursor: duckdb.DuckDBPyConnection, database_id: str, position: Position) -> None:
+    """Moves the position, as part of the caller's transaction."""
+    values = [
+        position.file,
+        position.offset,
+        position.gtid,
+        position.flavor,
+        position.server,
+        position.timestamp,
+        _now(),
+        database_id,
+    ]
+    updated = cursor.execute(
+        "UPDATE _duckling.cdc_binlog_position SET filename = ?, position = ?, gtid = ?, flavor = ?,"
+        " server = ?, source_time = ?, updated_at = ? WHERE database_id = ?",
+        values,
+    ).fetchall()
+    if updated[0][0] == 0:
+        cursor.execute(
+            "INSERT INTO _duckling.cdc_binlog_position"
+            " (filename, position, gtid, flavor, server, source_time, updated_at, database_id)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+
+
+def forget_position(cursor: duckdb.DuckDBPyConnection, database_id: str) -> None:
+    """No position: the next start copies everything."""
+    cursor.execute("DELETE FROM _duckling.cdc_binlog_position WHERE database_id = ?", [database_id])
+
+
+def load_tables(cursor: duckdb.DuckDBPyConnection) -> dict[str, TableRecord]:
+    """All known tables by name."""
+    rows = cursor.execute(
+        "SELECT table_name, state, reason, hint, definition FROM _duckling.table_states ORDER BY table_name"
+    ).fetchall()
+    return {
+        name: TableRecord(
+            name, TableState(state), reason, hint, Table.from_json(definition) if definition else None
+        )
+        for name, state, reason, hint, definition in rows
+    }
+
+
+def save_table(
+    cursor: duckdb.DuckDBPyConnection,
+    name: str,
+    state: TableState,
+    *,
+    definition: Table | None = None,
+    reason: str | None = None,
+    hint: str | None = None,
+) -> None:
+    """Records a table's state. Without `definition` the one already recorded stays."""
+    cursor.execute(
+        "INSERT INTO _duckling.table_states VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (table_name) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
+        " hint = excluded.hint, definition = coalesce(excluded.definition, definition),"
+        " updated_at = excluded.updated_at",
+        [name, state.value, reason, hint, definition.to_json() if definition else None, _now()],
+    )
+
+
+def forget_table(cursor: duckdb.DuckDBPyConnection, name: str) -> None:
+    """The table is gone."""
+    cursor.execute("DELETE FROM _duckling.table_states WHERE table_name = ?", [name])
+
+
+def log_run(
+    cursor: duckdb.DuckDBPyConnection,
+    run_id: str,
+    table: str | None,
+    sync_type: str,
+    records: int,
+    duration_ms: int,
+    status: str,
+    error: str | None,
+) -> None:
+    """Adds one row to the log of runs, and lets the oldest go beyond 10,000."""
+    cursor.execute(
+        "INSERT INTO _duckling.sync_log (run_id, table_name, sync_type, records_processed, duration_ms,"
+        " status, error, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [run_id, table, sync_type, records, duration_ms, status, error, _now()],
+    )
+    cursor.execute(
+        "DELETE FROM _duckling.sync_log WHERE id <= (SELECT max(id) FROM _duckling.sync_log) - ?",
+        [_SYNC_LOG_KEPT],
+    )
+
+
+def read_log(cursor: duckdb.DuckDBPyConnection, limit: int) -> list[SyncLogEntry]:
+    """The latest runs, newest first."""
+    rows = cursor.execute(
+        "SELECT table_name, sync_type, records_processed, duration_ms, status, error, created_at"
+        " FROM _duckling.sync_log ORDER BY id DESC LIMIT ?",
+        [limit],
+    ).fetchall()
+    return [
+        SyncLogEntry(table, sync_type, records, duration, status, error, at.replace(tzinfo=UTC))
+        for table, sync_type, records, duration, status, error, at in rows
+    ]

@@ -1,0 +1,66 @@
+"""Replicated tables in DuckDB: made as staging tables, swapped in, dropped."""
+
+from __future__ import annotations
+
+import duckdb
+
+from cdc.schema import Table, quote_duckdb
+from cdc.types import duckdb_type
+
+STAGING_PREFIX = "__duckling_staging__"
+"""Staging tables stand in `main` beside the replicated ones: DuckDB can't rename across schemas."""
+
+
+def staging_name(table: str) -> str:
+    """The name under which a table is filled before readers see it."""
+    return STAGING_PREFIX + table
+
+
+def create_staging(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Makes an empty staging table, dropping an older one. Columns carry their MySQL type as a comment.
+
+    NOT NULL is left to the source, for zero dates become NULL. Of the keys only the primary one is made:
+    `INSERT OR REPLACE` allows no second unique one.
+    """
+    name = quote_duckdb(staging_name(table.name))
+    columns = [f"{quote_duckdb(column.name)} {duckdb_type(column)}" for column in table.columns]
+    if table.primary_key:
+        columns.append(f"PRIMARY KEY ({', '.join(quote_duckdb(key) for key in table.primary_key)})")
+    cursor.execute(f"DROP TABLE IF EXISTS {name}")
+    cursor.execute(f"CREATE TABLE {name} ({', '.join(columns)})")
+    for column in table.columns:
+        text = column.column_type.replace("'", "''")
+        cursor.execute(f"COMMENT ON COLUMN {name}.{quote_duckdb(column.name)} IS '{text}'")
+
+
+def swap(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
+    """The staging table becomes the table, as part of the caller's transaction."""
+    cursor.execute(f"DROP TABLE IF EXISTS {quote_duckdb(table)}")
+    cursor.execute(f"ALTER TABLE {quote_duckdb(staging_name(table))} RENAME TO {quote_duckdb(table)}")
+
+
+def drop(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Drops a replicated table and its staging table, where they exist."""
+    cursor.execute(f"DROP TABLE IF EXISTS {quote_duckdb(table)}")
+    drop_staging(cursor, table)
+
+
+def drop_staging(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Drops a table's staging table, where there is one."""
+    cursor.execute(f"DROP TABLE IF EXISTS {quote_duckdb(staging_name(table))}")
+
+
+def truncate(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Removes all rows."""
+    cursor.execute(f"DELETE FROM {quote_duckdb(table)}")
+
+
+def drop_leftovers(cursor: duckdb.DuckDBPyConnection) -> list[str]:
+    """Drops the staging tables that a crash left behind; returns their names."""
+    rows = cursor.execute(
+        "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main' AND starts_with(table_name, ?)",
+        [STAGING_PREFIX],
+    ).fetchall()
+    for (name,) in rows:
+        cursor.execute(f"DROP TABLE {quote_duckdb(name)}")
+    return [name for (name,) in rows]

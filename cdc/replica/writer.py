@@ -1,0 +1,407 @@
+"""The one thread that writes: micro-batches, copies, swaps and bookkeeping, one after another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import duckdb
+import structlog
+
+from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, StoppedError
+from cdc.metrics import DatabaseMetrics
+from cdc.position import Position
+from cdc.replica.apply import apply_rows
+from cdc.replica.database import ReplicaDatabase, translate
+from cdc.schema import Table
+from cdc.source.batcher import Batch, FlushReason
+from cdc.source.rows import DELETE, INSERT, UPDATE
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+Job = Callable[[duckdb.DuckDBPyConnection], Any]
+
+_QUEUED_BATCHES = 2
+"""Batches that wait for the writer, per stream: enough to keep it busy, few enough to bound memory."""
+_CONFLICT_TRIES = 3
+_CHECKPOINT_WORTH = 1 << 20
+"""A write-ahead log smaller than this is not worth a checkpoint when idle."""
+
+
+class BatchTarget:
+    """Where one stream's batches go: tables, their names in DuckDB, and whether the position moves.
+
+    `tables` is by casefolded name, and may be shared with the stream; `name_of` gives the DuckDB name (the staging table's, for a catch-up).
+    `save_position` records a boundary in the batch's own transaction; without it (staging tables, which a
+    crash throws away) parts of a transaction are committed one by one. After an error the target takes no
+    more batches; `on_error` is told, in the writer's thread.
+    """
+
+    def __init__(
+        self,
+        tables: dict[str, Table],
+        *,
+        name_of: Callable[[str], str] = lambda name: name,
+        overlap: bool = False,
+        save_position: Callable[[duckdb.DuckDBPyConnection, Position], None] | None = None,
+        on_error: Callable[[DucklingError], None] = lambda _: None,
+    ) -> None:
+        self.tables = tables
+        self.name_of = name_of
+        self.overlap = overlap
+        self.save_position = save_position
+        self.on_error = on_error
+        self.error: DucklingError | None = None
+        self.applied: Position | None = None
+        """The last boundary that is committed."""
+
+
+class Writer:
+    """Owns the only writing connection and runs everything that writes, in the order it is given.
+
+    A part of a large transaction leaves DuckDB's transaction open; until its last part has come, nothing
+    else is run. Checkpoints happen between transactions: when the write-ahead log passes
+    `checkpoint_wal_bytes`, or after `checkpoint_idle` seconds without work.
+    """
+
+    def __init__(
+        self,
+        database: ReplicaDatabase,
+        metrics: DatabaseMetrics,
+        *,
+        name: str,
+        checkpoint_wal_bytes: int,
+        checkpoint_idle: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._name = name
+        self._checkpoint_wal_bytes = checkpoint_wal_bytes
+        self._checkpoint_idle = checkpoint_idle
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._batches: deque[tuple[BatchTarget, Batch]] = deque()
+        self._jobs: deque[tuple[Job, Future[Any]]] = deque()
+        self._busy = False
+        self._stopping = False
+        self._failed: DucklingError | None = None
+        self._open_target: BatchTarget | None = None
+        self._cursor: duckdb.DuckDBPyConnection | None = None
+        self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
+
+    # For other threads -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the thread. The database must be open."""
+        self._cursor = self._database.cursor()
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Finishes what is queued, then ends the thread; True if it ended within `timeout` seconds.
+
+        An open part of a transaction is rolled back.
+        """
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    @property
+    def queued(self) -> int:
+        """Batches that wait."""
+        return len(self._batches)
+
+    def hungry(self) -> bool:
+        """Whether the writer has nothing to do."""
+        return not self._busy and not self._batches and not self._jobs
+
+    def submit(self, job: Callable[[duckdb.DuckDBPyConnection], T]) -> Future[T]:
+        """Runs `job` in a transaction of its own, after all batches delivered so far."""
+        future: Future[T] = Future()
+        with self._changed:
+            self._check_running()
+            self._jobs.append((job, future))
+            self._changed.notify_all()
+        return future
+
+    def deliver(self, target: BatchTarget, batch: Batch) -> None:
+        """Queues a batch; blocks while the target has enough waiting. Raises the target's error, if any."""
+        with self._changed:
+            while True:
+                if target.error is not None:
+                    raise target.error
+                self._check_running()
+                if sum(1 for queued, _ in self._batches if queued is target) < _QUEUED_BATCHES:
+                    break
+                self._changed.wait()
+            self._batches.append((target, batch))
+            self._changed.notify_all()
+
+    def discard(self, target: BatchTarget, error: DucklingError) -> None:
+        """Forgets what `target` has waiting and rolls back its open transaction; returns when that is done.
+
+        What is being applied is finished first. The target takes no more batches.
+        """
+        done: Future[None] = Future()
+
+        def discarded(_: duckdb.DuckDBPyConnection) -> None:
+            """Only its place in the queue matters."""
+
+        with self._changed:
+            if target.error is None:
+                target.error = error
+            self._batches = deque(item for item in self._batches if item[0] is not target)
+            if not self._thread.is_alive() or self._stopping:
+                return
+            self._jobs.append((discarded, done))
+            self._changed.notify_all()
+        done.result()
+
+    def _check_running(self) -> None:
+        if self._failed is not None:
+            raise self._failed
+        if self._stopping:
+            raise StoppedError("the writer is stopping", hint="start the service again")
+
+    # The thread --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        last_work = self._clock()
+        while True:
+            with self._changed:
+                self._busy = False
+                item = self._next()
+                while item is None and not self._finished():
+                    self._changed.wait(self._idle_wait(last_work))
+                    item = self._next()
+                    if item is None and self._idle_wait(last_work) == 0:
+                        break
+                self._busy = True
+            if item is None:
+                if self._finished():
+                    break
+                self._checkpoint("idle")
+                last_work = self._clock()
+                continue
+            self._handle(item)
+            last_work = self._clock()
+            if self._open_target is None and self._database.wal_bytes > self._checkpoint_wal_bytes:
+                self._checkpoint("size")
+        self._end()
+
+    def _finished(self) -> bool:
+        return self._stopping and not self._jobs and not self._batches
+
+    def _idle_wait(self, last_work: float) -> float | None:
+        """Seconds until an idle checkpoint is due; None without one to wait for."""
+        if self._stopping or self._open_target is not None or self._failed is not None:
+            return None if not self._stopping else 0.1
+        if self._database.wal_bytes < _CHECKPOINT_WORTH:
+            return None
+        return max(0.0, last_work + self._checkpoint_idle - self._clock())
+
+    def _next(self) -> tuple[BatchTarget, Batch] | tuple[Job, Future[Any]] | None:
+        """What to do now. While a transaction is open only its own parts may come, or its end."""
+        open_target = self._open_target
+        if open_target is not None:
+            if open_target.error is not None:
+                self._rollback()
+                self._open_target = None
+                return self._next()
+            for at, (target, batch) in enumerate(self._batches):
+                if target is open_target:
+                    del self._batches[at]
+                    self._changed.notify_all()
+                    return target, batch
+            if self._stopping:
+                self._rollback()
+                self._open_target = None
+                return self._next()
+            return None
+        if self._batches:
+            item = self._batches.popleft()
+            self._changed.notify_all()
+            return item
+        return self._jobs.popleft() if self._jobs else None
+
+    def _handle(self, item: tuple[Any, Any]) -> None:
+        first, second = item
+        if isinstance(first, BatchTarget):
+            try:
+                self._apply_with_retry(first, second)
+            except DucklingError as error:
+                self._fail_target(first, error)
+            except Exception as error:
+                log.exception("writer.unexpected", database=self._name)
+                self._fail_target(first, ReplicaError(f"applying failed: {error.__class__.__name__}"))
+            return
+        future: Future[Any] = second
+        try:
+            result = self._in_transaction(first)
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+            future.set_exception(error)
+            if isinstance(error, ReplicaFatalError):
+                self._reopen()
+        else:
+            future.set_result(result)
+
+    def _fail_target(self, target: BatchTarget, error: DucklingError) -> None:
+        self._rollback()
+        self._open_target = None
+        with self._changed:
+            target.error = error
+            self._batches = deque(item for item in self._batches if item[0] is not target)
+            self._changed.notify_all()
+        if isinstance(error, ReplicaFatalError):
+            self._reopen()
+        target.on_error(error)
+
+    # Transactions ------------------------------------------------------------------------------------
+
+    def _writing(self) -> duckdb.DuckDBPyConnection:
+        if self._cursor is None:
+            raise self._failed or ReplicaError("the file is not open", hint="restart the service")
+        return self._cursor
+
+    def _in_transaction(self, job: Job) -> Any:
+        cursor = self._writing()
+        try:
+            cursor.execute("BEGIN")
+            result = job(cursor)
+            cursor.execute("COMMIT")
+        except duckdb.Error as error:
+            self._rollback()
+            raise translate(error) from error
+        except BaseException:
+            self._rollback()
+            raise
+        return result
+
+    def _rollback(self) -> None:
+        if self._cursor is not None:
+            with suppress(duckdb.Error):  # none is open, or the file is gone: either way nothing stays
+                self._cursor.execute("ROLLBACK")
+
+    def _apply_with_retry(self, target: BatchTarget, batch: Batch) -> None:
+        """Applies a batch. A write conflict with a reader's transaction is tried again, never skipped."""
+        for attempt in range(1, _CONFLICT_TRIES + 1):
+            try:
+                self._apply(target, batch)
+            except duckdb.TransactionException as error:
+                in_parts = self._open_target is not None
+                self._rollback()
+                self._open_target = None
+                if in_parts or attempt == _CONFLICT_TRIES:
+                    raise ReplicaError(
+                        "DuckDB reports a write conflict", hint="the batch is applied again", code="CONFLICT"
+                    ) from error
+            except duckdb.Error as error:
+                raise translate(error) from error
+            else:
+                return
+
+    def _apply(self, target: BatchTarget, batch: Batch) -> None:
+        cursor = self._writing()
+        started = self._clock()
+        if self._open_target is None:
+            cursor.execute("BEGIN")
+        counted = Counter[str]()
+        for name, buffer in batch.buffers:
+            if not len(buffer):
+                continue
+            table = target.tables[name.casefold()]
+            try:
+                rows = buffer.to_arrow(table)
+                done = apply_rows(cursor, table, target.name_of(name), rows, overlap=target.overlap)
+            except DucklingError as error:
+                error.table = error.table or name
+                raise
+            except (
+                duckdb.ConstraintException,
+                duckdb.ConversionException,
+                duckdb.OutOfRangeException,
+            ) as error:
+                refused = translate(error)
+                refused.table = name
+                raise refused from error
+            for operation, code in (("insert", INSERT), ("update", UPDATE), ("delete", DELETE)):
+                counted[operation] += buffer.ops.count(code)
+            if done.missing:
+                log.warning("replica.rows_missing", database=self._name, table=name, rows=done.missing)
+        if target.save_position is None:
+            cursor.execute("COMMIT")
+        elif batch.position is None:
+            self._open_target = target
+        else:
+            target.save_position(cursor, batch.position)
+            cursor.execute("COMMIT")
+            self._open_target = None
+        if batch.position is not None:
+            target.applied = batch.position
+        if batch.reason is not FlushReason.POSITION:
+            self._metrics.batch_applied(
+                counted,
+                transactions=batch.transactions,
+                seconds=self._clock() - started,
+                reason=batch.reason.value,
+            )
+
+    # The file ----------------------------------------------------------------------------------------
+
+    def _checkpoint(self, why: str) -> None:
+        started = self._clock()
+        try:
+            self._writing().execute("CHECKPOINT")
+        except (duckdb.FatalException, duckdb.InternalException):
+            self._reopen()
+        except duckdb.Error as error:
+            # A reader's transaction may stand in the way: the next round tries again.
+            log.warning("replica.checkpoint_put_off", database=self._name, error=translate(error).message)
+        else:
+            log.debug(
+                "replica.checkpoint",
+                database=self._name,
+                why=why,
+                ms=round((self._clock() - started) * 1000),
+            )
+
+    def _reopen(self) -> None:
+        """DuckDB has given up on the open file: close it, open it again, and let the streams resume."""
+        log.error("replica.reopen", database=self._name, hint="DuckDB reported a fatal error")
+        self._cursor = None
+        self._open_target = None
+        try:
+            self._database.close()
+            self._database.open()
+            self._cursor = self._database.cursor()
+        except (DucklingError, duckdb.Error) as error:
+            failed = error if isinstance(error, DucklingError) else translate(error)
+            log.error("replica.reopen_failed", database=self._name, error=failed.message)
+            with self._changed:
+                self._failed = failed
+                for _, future in self._jobs:
+                    future.set_exception(failed)
+                self._jobs.clear()
+                self._changed.notify_all()
+
+    def _end(self) -> None:
+        self._rollback()
+        if self._cursor is not None:
+            self._cursor.close()
+            self._cursor = None
+        with self._changed:
+            self._changed.notify_all()

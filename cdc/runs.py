@@ -1,0 +1,89 @@
+"""Runs: one full, table or incremental sync, with its progress and its result."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Literal
+
+from cdc.errors import DucklingError, StoppedError
+from cdc.status import SyncResult, TableProgress
+
+RunKind = Literal["full", "table", "incremental"]
+
+
+class Run:
+    """One sync, under way or done. Safe to look at from any thread."""
+
+    def __init__(self, kind: RunKind, tables: tuple[str, ...] = ()) -> None:
+        self.id = uuid.uuid4().hex[:12]
+        self.kind: RunKind = kind
+        self.tables = tables
+        """Names of the tables wanted; empty for all."""
+        self._cancelled = threading.Event()
+        self._on_cancel: list[Callable[[], None]] = []
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._progress: dict[str, TableProgress] = {}
+        self._result: SyncResult | None = None
+        self._error: DucklingError | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended, well or not."""
+        return self._done.is_set()
+
+    def wait(self, timeout: float | None = None) -> SyncResult:
+        """The result, once there; raises the error that ended the run, TimeoutError after `timeout` s."""
+        if not self._done.wait(timeout):
+            raise TimeoutError
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def progress(self) -> tuple[TableProgress, ...]:
+        """How far each table is."""
+        with self._lock:
+            return tuple(self._progress.values())
+
+    def cancel(self) -> None:
+        """Asks the run to end; what it has not made live is dropped."""
+        self._cancelled.set()
+        with self._lock:
+            callbacks = list(self._on_cancel)
+        for callback in callbacks:
+            callback()
+
+    # For the thread that carries the run out ---------------------------------------------------------
+
+    def expect(self, table: str, estimated_rows: int) -> TableProgress:
+        """A table that the run will copy."""
+        with self._lock:
+            return self._progress.setdefault(table, TableProgress(table, estimated_rows=estimated_rows))
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` when the run is cancelled; at once if it is already."""
+        with self._lock:
+            self._on_cancel.append(callback)
+        if self._cancelled.is_set():
+            callback()
+
+    def check_cancelled(self) -> None:
+        """Raises StoppedError once the run is to end."""
+        if self._cancelled.is_set():
+            raise StoppedError("the sync was cancelled", hint="start it again")
+
+    def succeed(self, result: SyncResult) -> None:
+        """The run has ended with `result`."""
+        self._result = result
+        self._done.set()
+
+    def fail(self, error: DucklingError) -> None:
+        """The run has ended with `error`."""
+        self._error = error
+        for progress in self.progress():
+            if progress.state not in ("done", "error"):
+                progress.state = "cancelled" if isinstance(error, StoppedError) else "error"
+        self._done.set()

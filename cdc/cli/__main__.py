@@ -1,0 +1,7 @@
+"""`python -m cdc.cli`."""
+
+from __future__ import annotations
+
+from cdc.cli import main
+
+main()

@@ -1,0 +1,366 @@
+"""What clients' SQL may do, and how values reach JSON."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from cdc.errors import DucklingError, QueryError, QueryTimeoutError, ReplicaError, StoppedError
+from cdc.query import QueryResult, iso_duration, run_query
+from cdc.read_only import MAX_SQL, READ_ONLY
+
+OUTSIDE = "outside.csv"
+
+
+@pytest.fixture
+def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[duckdb.DuckDBPyConnection]:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / OUTSIDE).write_text("secret\n1\n")
+    with duckdb.connect(str(tmp_path / "copy.db")) as connection:
+        connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, note VARCHAR)")
+        connection.execute("INSERT INTO orders VALUES (1, 'one'), (2, 'two'), (3, NULL)")
+        connection.execute("CREATE SEQUENCE numbers")
+        connection.execute("CREATE SCHEMA _duckling")
+        connection.execute("CREATE TABLE _duckling.sync_log (message VARCHAR)")
+        connection.execute("CREATE TABLE _duckling.orders (hidden VARCHAR)")
+        connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        yield connection
+
+
+def run(
+    database: duckdb.DuckDBPyConnection,
+    sql: str,
+    params: Any = None,
+    *,
+    max_rows: int = 100,
+    timeout_ms: int = 10_000,
+) -> QueryResult:
+    with database.cursor() as cursor:
+        return run_query(cursor, sql, params, max_rows, timeout_ms)
+
+
+READING = (
+    "SELECT * FROM orders",
+    "FROM orders",
+    "TABLE orders",
+    "VALUES (1)",
+    "WITH x AS (SELECT 1 AS a) SELECT a FROM x",
+    "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 3) FROM r",
+    "SELECT * FROM range(3) UNION ALL SELECT * FROM generate_series(2)",
+    "SELECT unnest([1, 2])",
+    "DESCRIBE orders",
+    "SHOW TABLES",
+    "SHOW ALL TABLES",
+    "SUMMARIZE orders",
+    "EXPLAIN SELECT * FROM orders",
+    "EXPLAIN ANALYZE SELECT * FROM orders",
+    "explain (format json) select 1",
+    "PIVOT orders ON id IN (1, 2) USING count(*)",
+    "UNPIVOT orders ON id",
+    "SELECT table_name FROM duckdb_tables()",
+    "SELECT table_name FROM information_schema.tables",
+    "SELECT 1;",
+    "SELECT 'é;' ; -- the end; really ;",
+    "/* first */ SELECT 1 /* last */ ; ;",
+)
+
+
+@pytest.mark.parametrize("sql", READING)
+def test_statements_that_read_are_run(database: duckdb.DuckDBPyConnection, sql: str) -> None:
+    assert run(database, sql).columns
+
+
+REFUSED = (
+    "INSERT INTO orders VALUES (9, 'x')",
+    "INSERT INTO orders VALUES (9, 'x') RETURNING *",
+    "UPDATE orders SET note = 'x'",
+    "DELETE FROM orders",
+    "MERGE INTO orders USING (SELECT 1 AS id) AS s USING (id) WHEN MATCHED THEN DELETE",
+    "TRUNCATE orders",
+    "WITH w AS (INSERT INTO orders VALUES (9, 'x') RETURNING *) SELECT * FROM w",
+    "WITH w AS (DELETE FROM orders RETURNING *) SELECT * FROM w",
+    "WITH w AS (UPDATE orders SET note = 'x' RETURNING *) SELECT * FROM w",
+    "EXPLAIN ANALYZE INSERT INTO orders VALUES (9, 'x')",
+    "EXPLAIN ANALYZE WITH w AS (DELETE FROM orders RETURNING *) SELECT * FROM w",
+    "EXPLAIN /* x */ ANALYZE DELETE FROM orders",
+    "CREATE TABLE t (a INTEGER)",
+    "CREATE TEMP TABLE t (a INTEGER)",
+    "CREATE TABLE t AS SELECT 1",
+    "CREATE MACRO m() AS 1",
+    "DROP TABLE orders",
+    "ALTER TABLE orders ADD COLUMN x INTEGER",
+    "COPY orders TO 'out.csv'",
+    "COPY (SELECT 1) TO 'out.csv'",
+    f"COPY orders FROM '{OUTSIDE}'",
+    "EXPORT DATABASE 'out'",
+    "IMPORT DATABASE 'out'",
+    "ATTACH 'other.db'",
+    "ATTACH ':memory:' AS other",
+    "DETACH copy",
+    "USE main",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "SET memory_limit = '1GB'",
+    "SET search_path = '_duckling'",
+    "SET VARIABLE x = 1",
+    "RESET memory_limit",
+    "PRAGMA enable_profiling",
+    "PRAGMA database_list",
+    "CALL pragma_version()",
+    "CALL force_checkpoint()",
+    "CHECKPOINT",
+    "VACUUM",
+    "ANALYZE",
+    "BEGIN",
+    "COMMIT",
+    "ROLLBACK",
+    "PREPARE p AS SELECT 1",
+    "EXECUTE p",
+    "SELECT nextval('numbers')",
+    "SELECT write_log('x')",
+    "SELECT (SELECT nextval('numbers'))",
+    "FROM checkpoint()",
+    "SELECT * FROM orders, LATERAL (SELECT * FROM force_checkpoint())",
+    "FROM enable_logging()",
+    "FROM truncate_duckdb_logs()",
+    "FROM enable_profiling(format = 'json', save_location = 'profile.json')",
+    f"FROM '{OUTSIDE}'",
+    f'FROM "{OUTSIDE}"',
+    f"SELECT * FROM read_csv('{OUTSIDE}')",
+    f"SELECT * FROM READ_CSV_AUTO('{OUTSIDE}')",
+    f"SELECT * FROM \"Read_Text\"('{OUTSIDE}')",
+    f"SELECT * FROM main.read_text('{OUTSIDE}')",
+    "SELECT * FROM read_blob('/etc/passwd')",
+    "SELECT * FROM read_json('x.json')",
+    "SELECT * FROM read_parquet('https://example.com/x.parquet')",
+    "SELECT * FROM parquet_metadata('x.parquet')",
+    "SELECT * FROM sniff_csv('x.csv')",
+    "SELECT * FROM glob('/etc/*')",
+    "SELECT * FROM read_duckdb('other.db')",
+    "SELECT * FROM duckdb_secrets()",
+    "SELECT * FROM duckdb_settings()",
+    f"SELECT (SELECT count(*) FROM read_text('{OUTSIDE}'))",
+    f"SELECT 1 WHERE EXISTS (FROM read_text('{OUTSIDE}'))",
+    f"WITH x AS (FROM read_text('{OUTSIDE}')) SELECT 1",
+    f"SELECT 1 ORDER BY (SELECT content FROM read_text('{OUTSIDE}'))",
+    f"EXPLAIN SELECT * FROM read_text('{OUTSIDE}')",
+    f"SUMMARIZE FROM read_csv('{OUTSIDE}')",
+    f"DESCRIBE FROM read_csv('{OUTSIDE}')",
+    f"PIVOT (FROM read_csv('{OUTSIDE}')) ON secret IN (1)",
+    "FROM query('SELECT 1')",
+    f"FROM query('FROM read_text(''{OUTSIDE}'')')",
+    f"FROM query_table('{OUTSIDE}')",
+    "FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))",
+    "SELECT 1; SELECT 2",
+    "SELECT 1; DROP TABLE orders",
+    "COMMIT; DROP TABLE orders",
+    "",
+    "-- nothing",
+    ";",
+)
+
+
+@pytest.mark.parametrize("sql", REFUSED)
+def test_statements_that_do_more_than_read_are_refused(
+    database: duckdb.DuckDBPyConnection, tmp_path: Path, sql: str
+) -> None:
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(QueryError) as caught:
+        run(database, sql)
+    assert caught.value.code == READ_ONLY
+    assert caught.value.hint
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert database.execute("SELECT count(*), count(note) FROM orders").fetchone() == (3, 2)
+
+
+def test_python_variables_are_no_tables(database: duckdb.DuckDBPyConnection) -> None:
+    frame = duckdb.connect().sql("SELECT 42 AS secret").to_arrow_table()
+    assert frame.num_rows == 1
+    with pytest.raises(QueryError, match="frame"):
+        run(database, "SELECT * FROM frame")
+
+
+def test_tables_registered_by_the_writer_are_not_seen(database: duckdb.DuckDBPyConnection) -> None:
+    database.register("batch", duckdb.connect().sql("SELECT 42 AS id").to_arrow_table())
+    with pytest.raises(QueryError, match="batch"):
+        run(database, "SELECT * FROM batch")
+
+
+def test_a_database_with_access_to_files_runs_no_query() -> None:
+    with duckdb.connect() as database, pytest.raises(ReplicaError, match="access to other files"):
+        run(database, "SELECT 1")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM missing",
+        "SELEC 1",
+        "SELECT missing FROM orders",
+        "SELECT 'x'::INTEGER",
+        "SELECT ?",
+        "SELECT error('mine')",
+        "SELECT \x00 1",
+    ],
+)
+def test_wrong_sql_is_named_in_one_line(database: duckdb.DuckDBPyConnection, sql: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        run(database, sql)
+    assert caught.value.code == "QUERY"
+    assert "\n" not in caught.value.message
+
+
+def test_deep_and_long_statements_are_run_or_refused_but_end_nothing(
+    database: duckdb.DuckDBPyConnection,
+) -> None:
+    assert run(database, f"SELECT {'+'.join(['1'] * 400)} AS n").rows == [{"n": 400}]
+    for sql in (
+        f"SELECT {'(' * 40_000}1{')' * 40_000}",
+        f"SELECT {'+'.join(['1'] * 40_000)}",
+        f"SELECT * FROM {'(SELECT * FROM ' * 800}range(1){')' * 800}",
+        f"SELECT {'NOT ' * 20_000}TRUE",
+        f"SELECT '{'x' * MAX_SQL}'",
+    ):
+        with pytest.raises(QueryError):
+            run(database, sql)
+    assert run(database, "SELECT 1 AS one").rows == [{"one": 1}]
+
+
+def test_words_inside_of_literals_are_no_statements(database: duckdb.DuckDBPyConnection) -> None:
+    text = '"type":"INSERT_QUERY_NODE" "function_name":"nextval" "type":"TABLE_FUNCTION"'
+    assert run(database, f"SELECT '{text}' AS t, 1 AS \"insert\"").rows == [{"t": text, "insert": 1}]
+
+
+def test_parameters_go_by_place_or_by_name(database: duckdb.DuckDBPyConnection) -> None:
+    assert run(database, "SELECT note FROM orders WHERE id = ?", [2]).rows == [{"note": "two"}]
+    assert run(database, "SELECT note FROM orders WHERE id = $id", {"id": 1}).rows == [{"note": "one"}]
+    with pytest.raises(QueryError):
+        run(database, "SELECT ?", [1, 2])
+
+
+def test_rows_beyond_the_limit_are_cut_and_told(database: duckdb.DuckDBPyConnection) -> None:
+    cut = run(database, "SELECT id FROM orders ORDER BY id DESC", max_rows=2)
+    assert (cut.rows, cut.truncated) == ([{"id": 3}, {"id": 2}], True)
+    assert not run(database, "SELECT id FROM orders", max_rows=3).truncated
+    endless = run(database, "SELECT * FROM range(1000000000000)", max_rows=5)
+    assert (len(endless.rows), endless.truncated) == (5, True)
+
+
+def test_a_query_over_its_time_is_interrupted(database: duckdb.DuckDBPyConnection) -> None:
+    with pytest.raises(QueryTimeoutError, match="longer than 50 ms"):
+        run(database, "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b", timeout_ms=50)
+    with pytest.raises(QueryTimeoutError):
+        run(database, "SELECT sleep_ms(60000)", timeout_ms=50)
+    assert run(database, "SELECT 1 AS one").rows == [{"one": 1}]
+
+
+def test_a_query_interrupted_by_others_is_no_timeout(database: duckdb.DuckDBPyConnection) -> None:
+    with database.cursor() as cursor:
+        timer = threading.Timer(0.1, cursor.interrupt)
+        timer.start()
+        with pytest.raises(StoppedError):
+            run_query(cursor, "SELECT sleep_ms(60000)", None, 1, 60_000)
+        timer.join()
+
+
+def test_a_cursor_is_free_again_after_each_query(database: duckdb.DuckDBPyConnection) -> None:
+    with database.cursor() as cursor:
+        for sql in ("SELECT 1", "SELECT * FROM missing", "SELECT 'x'::INTEGER", "DROP TABLE orders"):
+            try:
+                run_query(cursor, sql, None, 1, 1000)
+            except DucklingError:
+                continue
+        assert run_query(cursor, "SELECT count(*) AS n FROM orders", None, 1, 1000).rows == [{"n": 3}]
+
+
+def test_names_resolve_in_main_and_then_in_the_bookkeeping(database: duckdb.DuckDBPyConnection) -> None:
+    assert [c.name for c in run(database, "FROM sync_log").columns] == ["message"]
+    assert [c.name for c in run(database, "FROM orders").columns] == ["id", "note"]
+
+
+VALUES = (
+    ("9007199254740992::BIGINT", 9007199254740992),
+    ("9007199254740993::BIGINT", "9007199254740993"),
+    ("(-9007199254740993)::BIGINT", "-9007199254740993"),
+    ("18446744073709551615::UBIGINT", "18446744073709551615"),
+    ("170141183460469231731687303715884105727::HUGEINT", "170141183460469231731687303715884105727"),
+    ("sum(1)", 1),
+    ("1.50::DECIMAL(10,2)", "1.50"),
+    ("12345678901234567890123456789.123456789::DECIMAL(38,9)", "12345678901234567890123456789.123456789"),
+    ("0.1::DOUBLE", 0.1),
+    ("'nan'::DOUBLE", "NaN"),
+    ("'-inf'::DOUBLE", "-Infinity"),
+    ("TRUE", True),
+    ("NULL", None),
+    ("'🦆'", "🦆"),
+    (r"'\x00\xFF'::BLOB", "AP8="),
+    ("DATE '2024-02-29'", "2024-02-29"),
+    ("DATE 'infinity'", "infinity"),
+    ("TIME '23:59:59.000001'", "23:59:59.000001"),
+    ("TIMESTAMP '2024-02-29 01:02:03'", "2024-02-29T01:02:03"),
+    ("TIMESTAMP '2024-02-29 01:02:03.123456'", "2024-02-29T01:02:03.123456"),
+    ("TIMESTAMP '12024-02-29 01:02:03'", "12024-02-29T01:02:03"),
+    ("TIMESTAMP_NS '2024-02-29 01:02:03.123456789'", "2024-02-29T01:02:03.123456789"),
+    ("TIMESTAMPTZ '2024-02-29 01:02:03+02'", "2024-02-28T23:02:03Z"),
+    ("TIMESTAMPTZ 'infinity'", "infinity"),
+    ("INTERVAL '1 month'", "P1M"),
+    ("INTERVAL '14 months -3 days 25:00:00.5'", "P1Y2M-3DT25H0.5S"),
+    ("INTERVAL '-838:59:59'", "PT-838H-59M-59S"),
+    ("INTERVAL '0 days'", "PT0S"),
+    ("'d3b07384-d9a0-4c1b-8a0e-000000000001'::UUID", "d3b07384-d9a0-4c1b-8a0e-000000000001"),
+    ("'x'::ENUM('x', 'y')", "x"),
+    ("'101'::BIT", "101"),
+    ("'{\"a\": 1}'::JSON", '{"a": 1}'),
+    ("[1, 9007199254740993]", [1, "9007199254740993"]),
+    ("{'a': 1.5::DECIMAL(3,1), 'b': [NULL]}", {"a": "1.5", "b": [None]}),
+    ("MAP {1: 'one'}", {"1": "one"}),
+    ("[TIMESTAMPTZ '2024-02-29 01:02:03+00']", "['2024-02-29 01:02:03+00']"),
+)
+
+
+@pytest.mark.parametrize(("expression", "expected"), VALUES)
+def test_values_reach_json_exactly(
+    database: duckdb.DuckDBPyConnection, expression: str, expected: object
+) -> None:
+    assert run(database, f"SELECT {expression} AS value").rows == [{"value": expected}]
+
+
+def test_every_type_of_duckdb_has_a_json_form(database: duckdb.DuckDBPyConnection) -> None:
+    assert len(run(database, "FROM test_all_types()").rows) == 3
+
+
+def test_columns_of_one_name_are_all_answered(database: duckdb.DuckDBPyConnection) -> None:
+    answer = run(database, "SELECT 1 AS a, now() AS a, 3 AS a_1, 4 AS a")
+    assert [column.name for column in answer.columns] == ["a", "a_1", "a_1_1", "a_2"]
+    assert answer.rows[0]["a_1_1"] == 3
+
+
+def test_the_order_of_rows_survives_the_conversion(database: duckdb.DuckDBPyConnection) -> None:
+    answer = run(
+        database,
+        "SELECT i, TIMESTAMPTZ '2024-01-01' AS t FROM range(90000) r(i) ORDER BY i DESC",
+        max_rows=90_000,
+    )
+    assert [row["i"] for row in answer.rows] == list(range(89_999, -1, -1))
+
+
+@pytest.mark.parametrize(
+    ("text", "iso"),
+    [
+        ("1 year 1 month -3 days 25:00:00.5", "P1Y1M-3DT25H0.5S"),
+        ("-1 month -00:00:00.000001", "P-1MT-0.000001S"),
+        ("00:00:10", "PT10S"),
+        ("00:01:00", "PT1M"),
+        ("2 days", "P2D"),
+        ("00:00:00", "PT0S"),
+    ],
+)
+def test_intervals_are_iso_8601(text: str, iso: str) -> None:
+    assert iso_duration(text) == iso

@@ -1,0 +1,45 @@
+# Everything sets itself up first: a virtual environment in .venv, made again when pyproject.toml changes.
+PYTHON ?= python3
+DEMO_SECONDS ?= 20
+DEMO_MYSQL ?=
+TESTS ?= tests
+
+# The command reads both from its environment, so that no password is in a list of processes.
+export DEMO_SECONDS
+ifneq ($(DEMO_MYSQL),)
+export DEMO_MYSQL
+else
+unexport DEMO_MYSQL
+endif
+
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint bench clean
+
+help:
+	@echo "make demo    a real MySQL, a live load, a live comparison (DEMO_SECONDS=20, DEMO_MYSQL=mysql://…)"
+	@echo "make test    all tests, on MySQL and MariaDB (TESTS=tests/unit for a part)"
+	@echo "make lint    ruff, mypy, import-linter"
+	@echo "make bench   the figures of speed"
+	@echo "make setup   the virtual environment alone"
+
+setup:
+	@PYTHON='$(PYTHON)' .ci/setup
+
+demo: setup
+	@$(BIN)/duckling demo
+
+test: setup
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -1,0 +1,1 @@
+"""Throw-away servers and a sample shop: what the demo, the tests and the benchmarks run on."""

@@ -103,11 +103,12 @@ class FullSync:
         here = {table.name.casefold(): table for table in found}
         refused = {name.casefold(): error for name, error in unfit.items()}
         wanted = {name.casefold() for name in self._run.tables}
-        for name in self._run.tables:
-            if name.casefold() not in here and name.casefold() not in refused:
-                self._drop([name])
+        missing = [name for name in self._run.tables if name.casefold() not in here.keys() | refused.keys()]
+        if missing:
+            self._drop(missing)
+            if len(missing) == len(self._run.tables):
                 raise NotFoundError(
-                    f"the source has no table {name!r} (or the settings exclude it)",
+                    f"the source has no table {missing[0]!r} (or the settings exclude it)",
                     hint="see GET /tables, INCLUDED_TABLES and EXCLUDED_TABLES",
                     code="TABLE_NOT_FOUND",
                 )
@@ -265,6 +266,7 @@ class FullSync:
         finally:
             reader.stop()
             thread.join()
+            engine.writer.detach(target)
             engine.writer.discard(target, SnapshotError("the catch-up has ended"))
             dump.close()
             self._micro_batches += reader.counts.transactions

@@ -15,7 +15,7 @@ import structlog
 from cdc.backoff import Backoff
 from cdc.config import Settings
 from cdc.engine import Engine
-from cdc.errors import ConflictError, DucklingError, NotFoundError, StoppedError
+from cdc.errors import ConflictError, DucklingError, NotFoundError, SourceUnavailableError, StoppedError
 from cdc.full_sync import FullSync
 from cdc.metrics import DatabaseMetrics
 from cdc.position import Position
@@ -25,7 +25,7 @@ from cdc.replica.writer import Writer
 from cdc.runs import Run
 from cdc.schema import quote_duckdb
 from cdc.source.connection import SourceEndpoint
-from cdc.source.preflight import require
+from cdc.source.preflight import Finding, require
 from cdc.source.server import binlog_end, server_facts
 from cdc.status import (
     PipelineState,
@@ -104,14 +104,20 @@ class Pipeline:
 
     def check_start(self) -> None:
         """Opens the file and looks at the source. Raises the DucklingError that forbids a start."""
+        findings: list[Finding] = []
         try:
             self._open()
             _, _, findings = self._engine.inspect()
             if self.settings.cdc_enabled:
                 require(findings)
+        except SourceUnavailableError as error:
+            if self._position() is None:
+                self._close()
+                raise
+            # There is a copy to read, and the source may come back: that is what retrying is for.
+            log.warning("source.unavailable", database=self.id, error=error.message, hint=error.hint)
         except DucklingError:
-            self._engine.replica.close()
-            self._opened = False
+            self._close()
             raise
         for finding in findings:
             if finding.severity != "info":
@@ -124,6 +130,10 @@ class Pipeline:
                     finding=finding.message,
                     fix=finding.fix,
                 )
+
+    def _close(self) -> None:
+        self._engine.replica.close()
+        self._opened = False
 
     def _open(self) -> None:
         if self._opened:
@@ -185,6 +195,24 @@ class Pipeline:
             self._stream_wanted = False
         self._stream.stop()
         self._engine.writer.submit(lambda _: None).result()
+
+    def wait_streaming(self, timeout: float) -> None:
+        """Returns once the stream is connected and every known table is in it.
+
+        Raises the error that stands in the way after `timeout` seconds.
+        """
+        deadline = self._clock() + timeout
+        while not (self._stream.reader is not None and self._settled()):
+            remaining = deadline - self._clock()
+            if remaining <= 0:
+                error = self._stream.last_error or self._last_error
+                raise error or StoppedError(f"not streaming after {timeout:.0f} s", hint="see the status")
+            with self._changed:
+                self._changed.wait(min(remaining, 0.05))
+
+    def _settled(self) -> bool:
+        """Whether no copy is under way or wanted."""
+        return self._active is None and self._asked is None and not self._wanted
 
     # Syncs -------------------------------------------------------------------------------------------
 
@@ -281,9 +309,9 @@ class Pipeline:
             if self._stream_wanted and position is not None and self._may_stream():
                 self._stream.start()
             if position is None and self.settings.auto_start_sync and self._stream_wanted:
-                self._active = Run("full")
+                self._active = Run("full", automatic=True)
             elif self._wanted and self._stream.running and position is not None:
-                self._active = Run("table", tuple(self._wanted))
+                self._active = Run("table", tuple(self._wanted), automatic=True)
             else:
                 self._changed.wait(timeout=1.0)
                 return None
@@ -298,18 +326,23 @@ class Pipeline:
         )
 
     def _carry_out(self, run: Run, backoff: Backoff) -> None:
-        by_itself = (run.kind == "full" and self._position() is None) or run.tables == tuple(self._wanted)
+        with self._changed:
+            taken = [name for name in self._wanted if not run.tables or name in run.tables]
+            for name in taken:
+                del self._wanted[name]
         try:
             result = self._copy(run)
         except DucklingError as error:
             self._note(error)
             self._log_run(run, None, error)
+            self._again(taken, error)
             self._finish(run, None, error)
-            if by_itself and not self._stopping.is_set():
-                self._again(run, error)
+            if run.automatic:
                 self._stopping.wait(backoff.pause())
             return
         self._retrying = False
+        for table in result.tables:
+            self._attempts.pop(table.table, None)
         self._last_error = None
         backoff.reset()
         self._log_run(run, result, None)
@@ -320,10 +353,6 @@ class Pipeline:
         if run.kind == "full" and self._stream.running and self._stream.reader is None:
             self._stream.stop()  # it only tries to connect: a full copy replaces its position
         joined = self._stream.running
-        with self._changed:
-            wanted = dict(self._wanted)
-            for name in run.tables or tuple(wanted):
-                self._wanted.pop(name, None)
         result = FullSync(
             self._engine, run, self._stream, needs_copy=self._want_copies, clock=self._clock
         ).carry_out()
@@ -332,13 +361,13 @@ class Pipeline:
             self._stream.start()
         return result
 
-    def _again(self, run: Run, error: DucklingError) -> None:
-        """An automatic copy failed: its tables come again, up to a number of times."""
+    def _again(self, taken: list[str], error: DucklingError) -> None:
+        """A copy failed: tables that were to be copied anyway come again, up to a number of times."""
         self._retrying = True
         if isinstance(error, NotFoundError):
             return
         with self._changed:
-            for name in run.tables:
+            for name in taken:
                 tries = self._attempts.get(name, 0) + 1
                 self._attempts[name] = tries
                 if tries < _COPY_TRIES or error.retryable:

@@ -16,11 +16,13 @@ RunKind = Literal["full", "table", "incremental"]
 class Run:
     """One sync, under way or done. Safe to look at from any thread."""
 
-    def __init__(self, kind: RunKind, tables: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: RunKind, tables: tuple[str, ...] = (), *, automatic: bool = False) -> None:
         self.id = uuid.uuid4().hex[:12]
         self.kind: RunKind = kind
         self.tables = tables
         """Names of the tables wanted; empty for all."""
+        self.automatic = automatic
+        """Whether the pipeline started it by itself."""
         self._cancelled = threading.Event()
         self._on_cancel: list[Callable[[], None]] = []
         self._done = threading.Event()

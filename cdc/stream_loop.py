@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime
 
 import structlog
@@ -56,7 +55,9 @@ def open_reader(
     connection = engine.endpoint.connect(purpose=purpose)
     try:
         facts = server_facts(connection)
-        if facts.flavor != position.flavor or (not position.gtid and facts.server_uuid != position.server):
+        collations = collation_names(connection)
+        by_gtid = facts.gtid_mode and bool(position.gtid or facts.flavor == "mysql")
+        if facts.flavor != position.flavor or (not by_gtid and facts.server_uuid != position.server):
             raise SourceMismatchError(
                 "the source is another server than the one that the copy follows, and its positions mean"
                 " nothing there",
@@ -71,13 +72,11 @@ def open_reader(
             position,
             server_id=server_id,
             heartbeat=settings.heartbeat_seconds,
-            gtid=facts.gtid_mode and bool(position.gtid or facts.flavor == "mysql"),
+            gtid=by_gtid,
         )
     except BaseException:
         connection._force_close()
         raise
-    with closing(engine.endpoint.connect(purpose="collations")) as other:
-        collations = collation_names(other)
     batcher = Batcher(
         lambda batch: engine.writer.deliver(target, batch),
         engine.writer.hungry,
@@ -95,7 +94,8 @@ def open_reader(
         on_schema_change=schema_changes,
         position_interval=settings.position_interval,
     )
-    target.on_error = reader.fail
+    target.on_error, target.on_idle = reader.fail, dump.wake
+    engine.writer.attach(target)
     return reader, dump
 
 
@@ -259,6 +259,7 @@ class StreamLoop:
             engine.writer.discard(target, error)
             raise
         finally:
+            engine.writer.detach(target)
             with self._lock:
                 self._reader = None
             dump.close()

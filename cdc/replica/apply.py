@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import DivergenceError
+from cdc.replica.tables import has_key_index
 from cdc.schema import Table, quote_duckdb
 from cdc.source.rows import DELETE, INSERT, OP_COLUMN
 
@@ -37,16 +38,18 @@ def apply_rows(
         return _apply_keyless(cursor, table, name, rows)
     ops = rows[OP_COLUMN].to_numpy()
     rows = rows.drop_columns(OP_COLUMN)
+    put = _upsert if has_key_index(table) else append_rows
     if not overlap and (ops == INSERT).all():
-        return Applied(_upsert(cursor, name, rows), 0)
+        return Applied(put(cursor, name, rows), 0)
     first, last = _first_and_last(rows, table.primary_key)
-    goes_first = np.ones(len(last), dtype=bool) if overlap else ops[first] != INSERT
+    may_exist = overlap or not has_key_index(table)
+    goes_first = np.ones(len(last), dtype=bool) if may_exist else ops[first] != INSERT
     stays = ops[last] != DELETE
     # An in-place update logs whole vectors, so keys that exist are deleted and inserted: same rows, less cost.
     gone = rows.select(list(table.primary_key)).take(pa.array(last[goes_first]))
     removed = _delete(cursor, name, table, gone) if len(gone) else 0
-    missing = 0 if overlap else len(gone) - removed
-    written = _upsert(cursor, name, rows.take(pa.array(last[stays]))) if stays.any() else 0
+    missing = 0 if may_exist else len(gone) - removed
+    written = put(cursor, name, rows.take(pa.array(last[stays]))) if stays.any() else 0
     return Applied(written, int((~stays & goes_first).sum()), missing)
 
 

@@ -16,6 +16,13 @@ def staging_name(table: str) -> str:
     return STAGING_PREFIX + table
 
 
+def has_key_index(table: Table) -> bool:
+    """Whether DuckDB keeps an index on the primary key: it can't on INTERVAL, which TIME becomes."""
+    return bool(table.primary_key) and all(
+        duckdb_type(table.column(name)) != "INTERVAL" for name in table.primary_key
+    )
+
+
 def create_staging(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:
     """Makes an empty staging table, dropping an older one. Columns carry their MySQL type as a comment.
 
@@ -24,7 +31,7 @@ def create_staging(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:
     """
     name = quote_duckdb(staging_name(table.name))
     columns = [f"{quote_duckdb(column.name)} {duckdb_type(column)}" for column in table.columns]
-    if table.primary_key:
+    if has_key_index(table):
         columns.append(f"PRIMARY KEY ({', '.join(quote_duckdb(key) for key in table.primary_key)})")
     cursor.execute(f"DROP TABLE IF EXISTS {name}")
     cursor.execute(f"CREATE TABLE {name} ({', '.join(columns)})")

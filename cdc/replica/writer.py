@@ -37,10 +37,12 @@ _CHECKPOINT_WORTH = 1 << 20
 class BatchTarget:
     """Where one stream's batches go: tables, their names in DuckDB, and whether the position moves.
 
-    `tables` is by casefolded name, and may be shared with the stream; `name_of` gives the DuckDB name (the staging table's, for a catch-up).
+    `tables` is by casefolded name, and may be shared with the stream; `name_of` gives the DuckDB name (the
+    staging table's, for a catch-up).
     `save_position` records a boundary in the batch's own transaction; without it (staging tables, which a
     crash throws away) parts of a transaction are committed one by one. After an error the target takes no
-    more batches; `on_error` is told, in the writer's thread.
+    more batches; `on_error` is told, in the writer's thread, as is `on_idle` whenever the writer has nothing
+    left to do: a batch that was held back for it may come now.
     """
 
     def __init__(
@@ -51,12 +53,14 @@ class BatchTarget:
         overlap: bool = False,
         save_position: Callable[[duckdb.DuckDBPyConnection, Position], None] | None = None,
         on_error: Callable[[DucklingError], None] = lambda _: None,
+        on_idle: Callable[[], None] = lambda: None,
     ) -> None:
         self.tables = tables
         self.name_of = name_of
         self.overlap = overlap
         self.save_position = save_position
         self.on_error = on_error
+        self.on_idle = on_idle
         self.error: DucklingError | None = None
         self.applied: Position | None = None
         """The last boundary that is committed."""
@@ -93,6 +97,7 @@ class Writer:
         self._stopping = False
         self._failed: DucklingError | None = None
         self._open_target: BatchTarget | None = None
+        self._targets: set[BatchTarget] = set()
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
 
@@ -138,6 +143,16 @@ class Writer:
             self._changed.notify_all()
         return future
 
+    def attach(self, target: BatchTarget) -> None:
+        """From now on `target` is told when the writer is idle, until `detach`."""
+        with self._changed:
+            self._targets.add(target)
+
+    def detach(self, target: BatchTarget) -> None:
+        """The target's stream has ended; what it delivered is still applied."""
+        with self._changed:
+            self._targets.discard(target)
+
     def deliver(self, target: BatchTarget, batch: Batch) -> None:
         """Queues a batch; blocks while the target has enough waiting. Raises the target's error, if any."""
         with self._changed:
@@ -180,17 +195,34 @@ class Writer:
     # The thread --------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as error:
+            log.exception("writer.died", database=self._name)
+            self._fail(
+                ReplicaError(f"the writer ended ({error.__class__.__name__})", hint="restart the service")
+            )
+        self._end()
+
+    def _work(self) -> None:
         last_work = self._clock()
+        worked = False
         while True:
             with self._changed:
-                self._busy = False
                 item = self._next()
+                self._busy = item is not None
+                listening = [] if self._busy or not worked else list(self._targets)
+            for target in listening:
+                target.on_idle()
+            worked = False
+            with self._changed:
+                item = item or self._next()
                 while item is None and not self._finished():
                     self._changed.wait(self._idle_wait(last_work))
                     item = self._next()
                     if item is None and self._idle_wait(last_work) == 0:
                         break
-                self._busy = True
+                self._busy = item is not None
             if item is None:
                 if self._finished():
                     break
@@ -198,10 +230,10 @@ class Writer:
                 last_work = self._clock()
                 continue
             self._handle(item)
+            worked = True
             last_work = self._clock()
             if self._open_target is None and self._database.wal_bytes > self._checkpoint_wal_bytes:
                 self._checkpoint("size")
-        self._end()
 
     def _finished(self) -> bool:
         return self._stopping and not self._jobs and not self._batches
@@ -391,12 +423,17 @@ class Writer:
         except (DucklingError, duckdb.Error) as error:
             failed = error if isinstance(error, DucklingError) else translate(error)
             log.error("replica.reopen_failed", database=self._name, error=failed.message)
-            with self._changed:
-                self._failed = failed
-                for _, future in self._jobs:
-                    future.set_exception(failed)
-                self._jobs.clear()
-                self._changed.notify_all()
+            self._fail(failed)
+
+    def _fail(self, error: DucklingError) -> None:
+        """Nothing can be written any more: whoever waits is told, and whoever comes."""
+        with self._changed:
+            self._failed = error
+            waiting, self._jobs = self._jobs, deque()
+            self._batches.clear()
+            self._changed.notify_all()
+        for _, future in waiting:
+            future.set_exception(error)
 
     def _end(self) -> None:
         self._rollback()

@@ -11,6 +11,7 @@ import os
 import select
 import ssl
 import struct
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -66,6 +67,7 @@ class BinlogDump:
         except pymysql.MySQLError as error:
             raise translate(error, doing="asking for the binary log") from error
         self._socket: Any = connection._sock
+        self._bell_lock = threading.Lock()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -233,13 +235,18 @@ class BinlogDump:
         return dump_error(code, text)
 
     def wake(self) -> None:
-        """Ends a wait for data early: `events` yields None at once. For other threads."""
-        os.eventfd_write(self._bell, 1)
+        """Ends a wait for data early: `events` yields None at once. For other threads, also after `close`."""
+        with self._bell_lock:
+            if self._bell >= 0:
+                os.eventfd_write(self._bell, 1)
 
     def close(self) -> None:
         """Ends the dump and its connection, once the reading thread is done with them."""
         self._connection._force_close()
-        os.close(self._bell)
+        with self._bell_lock:
+            if self._bell >= 0:
+                os.close(self._bell)
+            self._bell = -1
 
 
 # What error 1236 says, in the wordings of MySQL 5.7 to 9.7 and MariaDB 10 and 11.

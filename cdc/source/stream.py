@@ -164,6 +164,10 @@ class BinlogReader:
         except DucklingError as error:
             self._fail_meetings(error)
             raise
+        except Exception as error:
+            failure = self._unreadable(f"an event can't be read ({error.__class__.__name__})")
+            self._fail_meetings(failure)
+            raise failure from error
         self._fail_meetings(StoppedError("the stream was stopped", hint="start it again: POST /cdc/start"))
 
     def _fail_meetings(self, error: DucklingError) -> None:
@@ -433,15 +437,20 @@ class BinlogReader:
         batcher = self._batcher
         rows = batcher.buffer(target.table, target.table_map, target.layout)
         self._marks.append((rows, len(rows)))
-        if kind in events.INSERT_ROWS:
-            count = rows.insert(buffer, pos, end)
-            self.counts.inserts += count
-        elif images == 2:
-            count = rows.update(buffer, pos, end)
-            self.counts.updates += count
-        else:
-            count = rows.delete(buffer, pos, end)
-            self.counts.deletes += count
+        try:
+            if kind in events.INSERT_ROWS:
+                count = rows.insert(buffer, pos, end)
+                self.counts.inserts += count
+            elif images == 2:
+                count = rows.update(buffer, pos, end)
+                self.counts.updates += count
+            else:
+                count = rows.delete(buffer, pos, end)
+                self.counts.deletes += count
+        except (BinlogError, IndexError) as error:
+            failure = self._unreadable(f"rows of table {target.table} can't be read")
+            failure.table = target.table
+            raise failure from error
         batch = batcher.batch
         batch.rows += count
         batch.bytes += end - pos

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable
+from tenacity import RetryCallState, Retrying
+from tenacity.wait import wait_exponential_jitter
 
 FIRST_SECONDS = 0.2
-_FACTOR = 2.0
-_JITTER = 0.2
+_JITTER_SECONDS = 0.1
 
 
 class Backoff:
-    """Growing pauses up to `longest` seconds, each varied by a fifth so that replicas don't knock together."""
+    """Pauses that double up to `longest` seconds, varied a little so that replicas don't knock together."""
 
-    def __init__(self, longest: float, *, draw: Callable[[], float] = random.random) -> None:
-        self._longest = longest
-        self._draw = draw
-        self._next = FIRST_SECONDS
+    def __init__(self, longest: float) -> None:
+        self._wait = wait_exponential_jitter(FIRST_SECONDS, longest, jitter=_JITTER_SECONDS)
+        self._attempts = RetryCallState(Retrying(), fn=None, args=(), kwargs={})
 
     def pause(self) -> float:
         """How many seconds to wait before the next attempt."""
-        now, self._next = self._next, min(self._next * _FACTOR, self._longest)
-        return min(now, self._longest) * (1 - _JITTER + 2 * _JITTER * self._draw())
+        seconds = self._wait(self._attempts)
+        self._attempts.attempt_number += 1
+        return seconds
 
     def reset(self) -> None:
         """Something went well: begin with the shortest pause again."""
-        self._next = FIRST_SECONDS
+        self._attempts.attempt_number = 1

@@ -19,6 +19,7 @@ DucklingError                     code, one sentence, a hint for the operator
 │   └── DivergenceError           the copy lacks what the source says it has
 ├── NotFoundError                 no such database, table or run
 ├── ConflictError                 the same work is already under way
+├── NotPossibleError              a request that can be read but not fulfilled
 ├── QueryError                    a client's SQL is refused or fails
 │   └── QueryTimeoutError         it takes longer than it may
 └── StoppedError                  the service is stopping
@@ -193,6 +194,14 @@ class ConflictError(DucklingError):
     code = "SYNC_ALREADY_RUNNING"
     status = 409
     title = "Sync already running"
+
+
+class NotPossibleError(DucklingError):
+    """A request that can be read but not fulfilled."""
+
+    code = "NOT_POSSIBLE"
+    status = 422
+    title = "Not possible"
 
 
 class QueryError(DucklingError):

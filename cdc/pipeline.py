@@ -94,6 +94,9 @@ class Pipeline:
         self._attempts: dict[str, int] = {}
         self._stopping = threading.Event()
         self._stream_wanted = settings.cdc_enabled
+        self._copy_wanted = settings.auto_start_sync
+        """Whether an empty replica is to be filled without being asked."""
+        self._clearing = False
         self._last_error: DucklingError | None = None
         self._retrying = False
         self._thread = threading.Thread(target=self._work, name=f"sync-{database_id}", daemon=True)
@@ -186,7 +189,7 @@ class Pipeline:
     def start_stream(self) -> None:
         """Starts the stream, or lets the first copy start it. Starting twice is fine."""
         with self._changed:
-            self._stream_wanted = True
+            self._stream_wanted = self._copy_wanted = True
             self._changed.notify_all()
 
     def stop_stream(self) -> None:
@@ -249,7 +252,7 @@ class Pipeline:
     def _ask(self, run: Run) -> Run:
         with self._changed:
             self._check_started()
-            if self._active is not None or self._asked is not None:
+            if self._active is not None or self._asked is not None or self._clearing:
                 raise ConflictError(
                     "a sync of this database is running", hint="wait for it: GET /sync/progress"
                 )
@@ -303,12 +306,15 @@ class Pipeline:
         """What to do next; starts the stream where one is wanted and possible. None after a wait."""
         position = self._position()
         with self._changed:
+            if self._clearing:
+                self._changed.wait()
+                return None
             if self._asked is not None:
                 self._active, self._asked = self._asked, None
                 return self._active
             if self._stream_wanted and position is not None and self._may_stream():
                 self._stream.start()
-            if position is None and self.settings.auto_start_sync and self._stream_wanted:
+            if position is None and self._copy_wanted and self._stream_wanted:
                 self._active = Run("full", automatic=True)
             elif self._wanted and self._stream.running and position is not None:
                 self._active = Run("table", tuple(self._wanted), automatic=True)
@@ -443,13 +449,25 @@ class Pipeline:
         return validate(self._engine, self._stream, mode, table)
 
     def clear(self) -> int:
-        """Stops the stream, drops every replicated table and all state; returns how many tables went."""
+        """Stops the stream, drops every replicated table and all state; returns how many tables went.
+
+        The replica stays empty until a full sync is asked for, the stream is started or the service restarts.
+        """
         with self._changed:
             self._check_started()
-            if self._active is not None or self._asked is not None:
+            if self._active is not None or self._asked is not None or self._clearing:
                 raise ConflictError("a sync of this database is running", hint="wait for it")
-            self._stream_wanted = False
+            self._clearing = True
+            self._copy_wanted = False
             self._wanted.clear()
+        try:
+            return self._clear()
+        finally:
+            with self._changed:
+                self._clearing = False
+                self._changed.notify_all()
+
+    def _clear(self) -> int:
         self._stream.stop()
 
         def job(cursor: duckdb.DuckDBPyConnection) -> int:

@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Literal
 
 from cdc.engine import Engine
-from cdc.errors import ConflictError, NotFoundError, QueryError
+from cdc.errors import ConflictError, NotFoundError, NotPossibleError
 from cdc.schema import Table, quote_duckdb
 from cdc.source.snapshot import Snapshot
 from cdc.status import TableComparison, ValidationReport
@@ -26,7 +26,7 @@ def validate(
     Raises NotFoundError, ConflictError where no stream runs, SourceError.
     """
     if mode != "count":
-        raise QueryError(
+        raise NotPossibleError(
             "validation by checksum is not there yet",
             hint="use mode=count",
             code="MODE_NOT_AVAILABLE",

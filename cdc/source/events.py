@@ -10,6 +10,8 @@ import struct
 import uuid
 from dataclasses import dataclass
 
+from pymysqlreplication.constants import BINLOG
+
 HEADER = struct.Struct("<IBIIIH")
 """timestamp, kind, server id, size, log position of the next event, flags."""
 HEADER_BYTES = 19
@@ -20,54 +22,60 @@ ARTIFICIAL = 0x20
 IGNORABLE = 0x80
 """Flag: whoever doesn't know the kind may ignore the event."""
 
-QUERY = 2
-STOP = 3
-ROTATE = 4
-FORMAT_DESCRIPTION = 15
-XID = 16
-TABLE_MAP = 19
-HEARTBEAT = 27
-GTID = 33
-ANONYMOUS_GTID = 34
-XA_PREPARE = 38
-MARIADB_GTID = 162
+QUERY: int = BINLOG.QUERY_EVENT
+STOP: int = BINLOG.STOP_EVENT
+ROTATE: int = BINLOG.ROTATE_EVENT
+FORMAT_DESCRIPTION: int = BINLOG.FORMAT_DESCRIPTION_EVENT
+XID: int = BINLOG.XID_EVENT
+TABLE_MAP: int = BINLOG.TABLE_MAP_EVENT
+HEARTBEAT: int = BINLOG.HEARTBEAT_LOG_EVENT
+GTID: int = BINLOG.GTID_LOG_EVENT
+ANONYMOUS_GTID: int = BINLOG.ANONYMOUS_GTID_LOG_EVENT
+MARIADB_GTID: int = BINLOG.MARIADB_GTID_EVENT
 
-INSERT_ROWS = frozenset({23, 30})
-UPDATE_ROWS = frozenset({24, 31})
-DELETE_ROWS = frozenset({25, 32})
+INSERT_ROWS: frozenset[int] = frozenset({BINLOG.WRITE_ROWS_EVENT_V1, BINLOG.WRITE_ROWS_EVENT_V2})
+UPDATE_ROWS: frozenset[int] = frozenset({BINLOG.UPDATE_ROWS_EVENT_V1, BINLOG.UPDATE_ROWS_EVENT_V2})
+DELETE_ROWS: frozenset[int] = frozenset({BINLOG.DELETE_ROWS_EVENT_V1, BINLOG.DELETE_ROWS_EVENT_V2})
 ROWS = INSERT_ROWS | UPDATE_ROWS | DELETE_ROWS
-ROWS_V2 = frozenset({30, 31, 32})
+ROWS_V2: frozenset[int] = frozenset(
+    {BINLOG.WRITE_ROWS_EVENT_V2, BINLOG.UPDATE_ROWS_EVENT_V2, BINLOG.DELETE_ROWS_EVENT_V2}
+)
 """Rows events whose fixed part is followed by data of a length given there."""
 
-FILE_HEAD = frozenset({FORMAT_DESCRIPTION, 35, 163})
-"""What stands at the head of every file: FORMAT_DESCRIPTION, PREVIOUS_GTIDS, MariaDB's GTID_LIST."""
+FILE_HEAD: frozenset[int] = frozenset(
+    {FORMAT_DESCRIPTION, BINLOG.PREVIOUS_GTIDS_LOG_EVENT, BINLOG.MARIADB_GTID_GTID_LIST_EVENT}
+)
+"""What stands at the head of every file."""
 
-HARMLESS = frozenset(
+HARMLESS: frozenset[int] = frozenset(
     {
         STOP,
-        5,  # INTVAR: AUTO_INCREMENT for a statement that follows, which is judged itself
-        13,  # RAND, likewise
-        14,  # USER_VAR, likewise
-        28,  # IGNORABLE
-        29,  # ROWS_QUERY: the statement's text, as a comment
-        35,  # PREVIOUS_GTIDS
-        36,  # TRANSACTION_CONTEXT (group replication)
-        37,  # VIEW_CHANGE (group replication)
+        # Values for a statement that follows, which is judged itself.
+        BINLOG.INTVAR_EVENT,
+        BINLOG.RAND_EVENT,
+        BINLOG.USER_VAR_EVENT,
+        BINLOG.IGNORABLE_LOG_EVENT,
+        # The statement's text, as a comment.
+        BINLOG.ROWS_QUERY_LOG_EVENT,
+        BINLOG.MARIADB_ANNOTATE_ROWS_EVENT,
+        BINLOG.PREVIOUS_GTIDS_LOG_EVENT,
+        BINLOG.MARIADB_GTID_GTID_LIST_EVENT,
+        BINLOG.MARIADB_BINLOG_CHECKPOINT_EVENT,
+        # The source decrypts what it sends.
+        BINLOG.MARIADB_START_ENCRYPTION_EVENT,
+        36,  # TRANSACTION_CONTEXT, group replication
+        37,  # VIEW_CHANGE, group replication
         41,  # HEARTBEAT_V2
         100,  # Aurora's own
         101,  # Aurora's own
-        160,  # MariaDB ANNOTATE_ROWS: the statement's text, as a comment
-        161,  # MariaDB BINLOG_CHECKPOINT
-        163,  # MariaDB GTID_LIST
-        164,  # MariaDB START_ENCRYPTION: the source decrypts what it sends
     }
 )
 """Kinds that change no row and no schema. A kind that is in no list here stops the stream."""
 
-NAMES = {
-    26: "INCIDENT: the source says that its binary log lost events",
-    38: "XA PREPARE",
-    39: "PARTIAL_UPDATE_ROWS (binlog_row_value_options = PARTIAL_JSON)",
+NAMES: dict[int, str] = {
+    BINLOG.INCIDENT_EVENT: "INCIDENT: the source says that its binary log lost events",
+    BINLOG.XA_PREPARE_EVENT: "XA PREPARE",
+    BINLOG.PARTIAL_UPDATE_ROWS_EVENT: "PARTIAL_UPDATE_ROWS (binlog_row_value_options = PARTIAL_JSON)",
     40: "TRANSACTION_PAYLOAD (binlog_transaction_compression = ON)",
     42: "GTID_TAGGED",
     165: "compressed QUERY (log_bin_compress = ON)",

@@ -13,7 +13,7 @@ class Backoff:
     """Pauses that double up to `longest` seconds, varied a little so that replicas don't knock together."""
 
     def __init__(self, longest: float) -> None:
-        self._wait = wait_exponential_jitter(FIRST_SECONDS, longest, jitter=_JITTER_SECONDS)
+        self._wait = wait_exponential_jitter(multiplier=FIRST_SECONDS, max=longest, jitter=_JITTER_SECONDS)
         self._attempts = RetryCallState(Retrying(), fn=None, args=(), kwargs={})
 
     def pause(self) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -86,6 +87,12 @@ class Metrics:
             ("method", "route", "status"),
             registry=self.registry,
         )
+        self._requests_running = Gauge(
+            "duckling_http_requests_running",
+            "HTTP requests that are being answered.",
+            ("route",),
+            registry=self.registry,
+        )
         self._request_seconds = Histogram(
             "duckling_http_request_seconds",
             "Seconds from a request's arrival to the end of its answer.",
@@ -98,6 +105,10 @@ class Metrics:
     def for_database(self, database: str) -> DatabaseMetrics:
         """The counters of one database."""
         return DatabaseMetrics(self, database)
+
+    def request_running(self, route: str) -> AbstractContextManager[object]:
+        """Counts a request while the block runs."""
+        return self._requests_running.labels(route).track_inprogress()
 
     def request_answered(self, method: str, route: str, status: int, seconds: float) -> None:
         """One HTTP request; `route` is the route's pattern, never the path as it came."""

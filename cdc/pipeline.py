@@ -179,6 +179,7 @@ class Pipeline:
         if active is not None:
             active.cancel()
         self._stream.stop(max(0.1, (deadline - self._clock()) * 0.6))
+        self._engine.endpoint.close()
         if self._started:
             ended = self._engine.writer.stop(max(0.1, deadline - self._clock()))
             self._thread.join(max(0.1, deadline - self._clock()))
@@ -548,7 +549,7 @@ class Pipeline:
             return PipelineState.STOPPING
         if not self._started:
             return PipelineState.STOPPED
-        if not self._engine.writer.alive:
+        if not self._engine.writer.alive or not self._thread.is_alive():
             return PipelineState.FAILED
         if self._stream.running:
             return self._stream.state

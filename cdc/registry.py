@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc.errors import ConflictError, NotFoundError
+from cdc.errors import ConflictError, DucklingError, NotFoundError
 
 if TYPE_CHECKING:
     from cdc.pipeline import Pipeline
@@ -56,7 +56,7 @@ class Registry:
     def stop(self, timeout: float = 9.0) -> None:
         """Drains all pipelines at the same time, within `timeout` seconds; a second call waits for the first.
 
-        Raises what a pipeline's stop raised, after all of them had their time.
+        Raises DucklingError where one could not, after all of them had their time; the log has the cause.
         """
         with self._stop_lock:
             if self._stopped:
@@ -84,4 +84,6 @@ class Registry:
             if late:
                 log.error("pipeline.stop_late", threads=late, seconds=timeout)
             if failures:
-                raise failures[0]
+                raise DucklingError(
+                    "a database could not be stopped cleanly", hint="the log has the cause"
+                ) from failures[0]

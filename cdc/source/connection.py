@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
+import threading
+import weakref
+from contextlib import suppress
 from pathlib import Path
 
 import pymysql
 
 from cdc.config import Settings
-from cdc.errors import ConfigError, SourceError, SourceUnavailableError
+from cdc.errors import ConfigError, SourceError, SourceUnavailableError, StoppedError
 from cdc.source.server import (
     Flavor,
     ServerFacts,
@@ -46,6 +49,9 @@ class SourceEndpoint:
         """Raises ConfigError where the address in `settings` is wrong."""
         self._settings = settings
         self.url = SourceUrl.parse(settings.mysql_connection_string.get_secret_value())
+        self._lock = threading.Lock()
+        self._sessions: weakref.WeakSet[pymysql.Connection] = weakref.WeakSet()
+        self._closed = False
 
     @property
     def database(self) -> str:
@@ -105,7 +111,23 @@ class SourceEndpoint:
             connection.close()
             raise
         connection._read_timeout = read_timeout  # the driver applies it at the next read
+        with self._lock:
+            self._sessions.add(connection)
+            closed = self._closed
+        if closed:
+            connection.close()
+            raise StoppedError("no session is opened any more", hint="the service is stopping")
         return connection
+
+    def close(self) -> None:
+        """Ends all sessions, whatever they wait for: their threads get SourceUnavailableError at once."""
+        with self._lock:
+            self._closed = True
+            sessions = list(self._sessions)
+        for session in sessions:
+            if session._sock is not None:
+                with suppress(OSError):  # it has ended by itself
+                    session._sock.shutdown(socket.SHUT_RDWR)
 
     def _password(self) -> str:
         path = self._settings.mysql_password_file

@@ -50,12 +50,14 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class KnownRoute(Route):
-    """A route that leaves its pattern in the scope for `Access`."""
+    """A route that is counted while it answers, and leaves its pattern in the scope for `Access`."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers the request."""
         scope["duckling.route"] = self.path
-        await super().handle(scope, receive, send)
+        metrics: Metrics = scope["app"].state.service.metrics
+        with metrics.request_running(self.path):
+            await super().handle(scope, receive, send)
 
 
 class BodyLimit:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import anyio.to_thread
+import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -22,6 +23,8 @@ from cdc.config import Settings
 from cdc.errors import DucklingError
 from cdc.metrics import Metrics, Observed
 from cdc.registry import Registry
+
+log = structlog.get_logger(__name__)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -68,7 +71,13 @@ def create_app(registry: Registry, settings: Settings, metrics: Metrics) -> Star
 
     def observed() -> Iterator[Observed]:
         for pipeline in registry:
-            yield Observed(pipeline.status(), pipeline.settings.duckdb_path)
+            try:
+                yield Observed(pipeline.status(), pipeline.settings.duckdb_path)
+            except DucklingError as error:
+                # The counters, and the other databases, are worth showing all the same.
+                log.warning(
+                    "metrics.status_failed", database=pipeline.id, code=error.code, error=error.message
+                )
 
     metrics.observe(observed)
     public = PROBES | {"/metrics"} if settings.metrics_public else PROBES

@@ -56,7 +56,7 @@ def problem_body(error: DucklingError) -> dict[str, object]:
     """The fields of an error, as answers carry them."""
     body: dict[str, object] = {
         "status": error.status,
-        "title": error.title,
+        "title": _title(error),
         "error": error.message,
         "code": error.code,
         "hint": error.hint,
@@ -64,6 +64,11 @@ def problem_body(error: DucklingError) -> dict[str, object]:
     if error.table is not None:
         body["table"] = error.table
     return body
+
+
+def _title(error: DucklingError) -> str:
+    """The class's title, unless the error has a code of its own: then that code in words."""
+    return error.title if error.code == type(error).code else error.code.replace("_", " ").capitalize()
 
 
 async def duckling_error(_request: Request, error: Exception) -> Response:
@@ -78,7 +83,7 @@ class _HttpError(DucklingError):
     def __init__(self, error: HTTPException) -> None:
         status = HTTPStatus(error.status_code)
         code, hint = {
-            HTTPStatus.NOT_FOUND: ("NOT_FOUND", "see docs/http-api.md for the paths"),
+            HTTPStatus.NOT_FOUND: ("NOT_FOUND", "check the path"),
             HTTPStatus.METHOD_NOT_ALLOWED: ("METHOD_NOT_ALLOWED", "the Allow header names the methods"),
         }.get(status, (status.name, ""))
         super().__init__(

@@ -15,6 +15,7 @@ from starlette.requests import Request
 
 from api.access import MAX_BODY_BYTES, body_too_large
 from api.problems import MalformedError
+from api.readers import Readers
 from cdc.config import Settings
 from cdc.metrics import Metrics
 from cdc.registry import Registry
@@ -46,6 +47,7 @@ class Service:
     started: float
     """Monotonic seconds."""
     threads: Threads = field(default_factory=Threads)
+    readers: Readers = field(default_factory=Readers)
 
 
 class QueryRequest(BaseModel):

@@ -27,7 +27,7 @@ def serve(settings: Settings) -> None:
         try:
             for pipeline in registry:
                 pipeline.check_start()
-            Server(create_app(registry, settings, metrics), registry).run_on(listener)
+            Server(create_app(registry, settings, metrics)).run_on(listener)
         finally:
             registry.stop(STOP_SECONDS)
     log.info("service.stopped")

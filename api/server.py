@@ -17,11 +17,13 @@ import uvicorn
 from starlette.applications import Starlette
 
 from api.app import STOP_SECONDS
+from api.requests import Service
 from cdc.errors import ConfigError
-from cdc.registry import Registry
 
 log = structlog.get_logger(__name__)
 
+READERS_SECONDS = 2.0
+"""What interrupted queries have to end; it is a part of STOP_SECONDS."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -67,7 +69,7 @@ class Server(uvicorn.Server):
     raised again, so the exit status is 0.
     """
 
-    def __init__(self, app: Starlette, registry: Registry) -> None:
+    def __init__(self, app: Starlette) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -80,7 +82,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=round(STOP_SECONDS),
             )
         )
-        self._registry = registry
+        self._service: Service = app.state.service
         self.ready = threading.Event()
         """Set when the port answers."""
 
@@ -102,9 +104,15 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drains pipelines and requests at the same time."""
         log.info("service.stopping")
-        stopping = asyncio.ensure_future(anyio.to_thread.run_sync(self._registry.stop, STOP_SECONDS))
+        draining = asyncio.ensure_future(anyio.to_thread.run_sync(self._drain))
         await super().shutdown(sockets)
-        await stopping
+        await draining
+
+    def _drain(self) -> None:
+        """Queries first: DuckDB does not close a file while one runs."""
+        if not self._service.readers.stop(READERS_SECONDS):
+            log.warning("service.queries_left", seconds=READERS_SECONDS)
+        self._service.registry.stop(STOP_SECONDS - READERS_SECONDS)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
 import duckdb
@@ -96,7 +95,7 @@ async def counts(request: Request) -> Response:
 
 async def _read(request: Request, found: Pipeline, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
     def run() -> T:
-        with closing(found.reader()) as cursor:
+        with service(request).readers.reading(found) as cursor:
             return work(cursor)
 
     return await in_thread(service(request).threads.queries, run)

@@ -43,7 +43,7 @@ def served(
     with bind("127.0.0.1", 0) as listener:
         app = create_app(registry, settings, metrics or Metrics())
         app.router.routes.extend(extra)
-        server = Server(app, registry)
+        server = Server(app)
         thread = threading.Thread(target=server.run_on, args=(listener,), name="service")
         thread.start()
         try:

@@ -82,6 +82,11 @@ def test_errors_of_the_tree_carry_code_hint_and_status(serve: Serve) -> None:
     assert client.get("/away").status_code == 503
 
 
+def test_an_error_with_a_code_of_its_own_has_that_title(serve: Serve) -> None:
+    answer = serve().get("/tables", params={"db": "missing"})
+    assert problem(answer)["title"] == "Database not found"
+
+
 def test_an_unexpected_error_is_logged_and_answered_without_its_text(
     serve: Serve, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

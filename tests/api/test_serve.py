@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -275,6 +276,21 @@ def test_a_sync_that_is_waited_for_does_not_hold_the_exit_up(tmp_path: Path, sho
             process.send_signal(signal.SIGTERM)
             assert process.wait(WAIT) == 0
             assert time.monotonic() - began < 10
+
+
+def test_a_long_query_does_not_hold_the_exit_up(tmp_path: Path, shop: Database) -> None:
+    with running_service(tmp_path, shop) as (process, client), ThreadPoolExecutor(2) as pool:
+        streaming(client)
+        asked = {"sql": "SELECT sleep_ms(60000)"}
+        slow = [pool.submit(client.post, "/query", json=asked) for _ in range(2)]
+        deadline = time.monotonic() + WAIT
+        while 'duckling_http_requests_running{route="/query"} 2.0' not in client.get("/metrics").text:
+            assert time.monotonic() < deadline
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WAIT) == 0
+        assert time.monotonic() - began < 10
+        assert {answer.result().json()["code"] for answer in slow} == {"STOPPING"}
 
 
 def test_no_secret_is_logged_nor_in_the_list_of_processes(tmp_path: Path, shop: Database) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from api.access import MAX_BODY_BYTES
 from cdc.sandbox.databases import Database
 from tests.api.conftest import WAIT, replicated
 
@@ -323,6 +324,11 @@ def test_a_body_that_can_not_be_read_is_400(client: httpx.Client, body: bytes, n
     problem = done(client.post("/query", content=body), 400)
     assert problem["code"] == "MALFORMED"
     assert named in problem["error"]
+
+
+def test_a_body_that_announces_no_length_is_cut_at_the_limit(client: httpx.Client) -> None:
+    chunks = (b" " * 65_536 for _ in range(MAX_BODY_BYTES // 65_536 + 1))
+    assert done(client.post("/query", content=chunks), 413)["code"] == "BODY_TOO_LARGE"
 
 
 def test_a_query_over_its_time_is_422(client: httpx.Client) -> None:

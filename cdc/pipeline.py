@@ -27,6 +27,7 @@ from cdc.schema import quote_duckdb
 from cdc.source.connection import SourceEndpoint
 from cdc.source.preflight import Finding, require
 from cdc.source.server import binlog_end, server_facts
+from cdc.source_monitor import SourceMonitor
 from cdc.status import (
     PipelineState,
     PipelineStatus,
@@ -47,6 +48,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 _RUNS_KEPT = 100
+_PATIENCE = 3600.0
+"""Seconds that an incremental sync waits for a stream that is wanted: a copy may have to end first."""
 _COPY_TRIES = 5
 """Attempts at an automatic copy of the same tables before they are left to a human."""
 
@@ -85,6 +88,7 @@ class Pipeline:
         )
         self._engine = Engine(database_id, settings, SourceEndpoint(settings), replica, writer, metrics)
         self._stream = StreamLoop(self._engine, needs_copy=self._want_copies)
+        self._monitor = SourceMonitor(self._engine, lambda: self._stream.applied)
         self._changed = threading.Condition()
         self._runs: deque[Run] = deque(maxlen=_RUNS_KEPT)
         self._active: Run | None = None
@@ -167,6 +171,7 @@ class Pipeline:
             return
         self._started = True
         self._engine.writer.start()
+        self._monitor.start()
         self._thread.start()
 
     def stop(self, timeout: float = 9.0) -> None:
@@ -180,6 +185,7 @@ class Pipeline:
             active.cancel()
         self._stream.stop(max(0.1, (deadline - self._clock()) * 0.6))
         self._engine.endpoint.close()
+        self._monitor.stop(max(0.1, deadline - self._clock()))
         if self._started:
             ended = self._engine.writer.stop(max(0.1, deadline - self._clock()))
             self._thread.join(max(0.1, deadline - self._clock()))
@@ -201,21 +207,30 @@ class Pipeline:
         self._engine.writer.submit(lambda _: None).result()
 
     def wait_streaming(self, timeout: float) -> None:
-        """Returns once the stream is connected and every known table is in it.
+        """Returns once the stream is connected and no copy is under way or due.
 
-        Raises the error that stands in the way after `timeout` seconds.
+        Raises the error that stands in the way: at once where nothing will change by itself, else after
+        `timeout` seconds.
         """
         deadline = self._clock() + timeout
         while not (self._stream.reader is not None and self._settled()):
+            error = self._stream.last_error or self._last_error
+            if self._stopping.is_set() or not self._stream_wanted or self._clearing:
+                raise ConflictError(
+                    "the stream stands still", hint="POST /cdc/start", code="STREAM_NOT_RUNNING"
+                )
+            if error is not None and not self._may_stream() and not self._stream.running:
+                raise error
             remaining = deadline - self._clock()
             if remaining <= 0:
-                error = self._stream.last_error or self._last_error
-                raise error or StoppedError(f"not streaming after {timeout:.0f} s", hint="see the status")
+                raise error or SourceUnavailableError(
+                    f"the stream was not up after {timeout:.0f} s", hint="see GET /cdc/status"
+                )
             with self._changed:
                 self._changed.wait(min(remaining, 0.05))
 
     def _settled(self) -> bool:
-        """Whether no copy is under way or wanted."""
+        """Whether no copy is under way or due."""
         return self._active is None and self._asked is None and not self._wanted
 
     # Syncs -------------------------------------------------------------------------------------------
@@ -417,6 +432,7 @@ class Pipeline:
         started = self._clock()
         before = self._stream.counts()
         try:
+            self.wait_streaming(_PATIENCE)
             connection = self._engine.endpoint.connect(purpose="incremental sync")
             try:
                 facts = server_facts(connection)
@@ -426,6 +442,7 @@ class Pipeline:
             end = Position(facts.flavor, facts.server_uuid, file, offset, gtid)
             self._stream.meet(end).reached.result()
             self._engine.writer.submit(lambda _: None).result()
+            self.wait_streaming(_PATIENCE)  # tables that changed on the way are copied again
         except DucklingError as error:
             self._note(error)
             run.fail(error)
@@ -447,6 +464,7 @@ class Pipeline:
 
     def validate(self, mode: Literal["count", "checksum"], table: str | None = None) -> ValidationReport:
         """See `cdc.validate.validate`."""
+        self.wait_streaming(self.settings.connect_timeout)
         return validate(self._engine, self._stream, mode, table)
 
     def clear(self) -> int:
@@ -529,6 +547,7 @@ class Pipeline:
             connected_at=stream.connected_at,
             last_event_at=_moment(counts.last_event),
             lag_seconds=stream.lag_seconds(),
+            lag_bytes=self._monitor.lag_bytes,
             events=counts.events,
             inserts=counts.inserts,
             updates=counts.updates,
@@ -541,6 +560,7 @@ class Pipeline:
             hint=error.hint if error else None,
             queue_size=self._engine.writer.queued,
             current=position.status() if position else PositionStatus(),
+            source=self._monitor.end.status() if self._monitor.end else PositionStatus(),
             tables=self._table_statuses() if self._opened else (),
         )
 

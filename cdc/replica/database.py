@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,14 @@ import duckdb
 from cdc.errors import ReplicaError, ReplicaFatalError, ReplicaFileError, ReplicaLockedError
 
 _NEVER = "1TB"
+_LOCK_UP = (
+    "LOAD icu",  # built in; it brings the setting TimeZone, which would be the machine's
+    "SET GLOBAL TimeZone = 'UTC'",
+    "SET GLOBAL enable_external_access = false",
+    "SET GLOBAL lock_configuration = true",
+)
+_CLOSE_TRIES = 40
+_CLOSE_PAUSE = 0.05
 
 
 class ReplicaDatabase:
@@ -27,6 +37,7 @@ class ReplicaDatabase:
         self._threads = threads
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._cursors: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
 
     def open(self) -> None:
         """Opens the file, making it and its folder where they don't exist.
@@ -39,14 +50,14 @@ class ReplicaDatabase:
             "checkpoint_threshold": _NEVER,
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
-            "enable_external_access": "false",
-            "lock_configuration": "true",
         }
         if self._threads:
             config["threads"] = self._threads
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = duckdb.connect(str(self.path), config=config)
+            for statement in _LOCK_UP:
+                connection.execute(statement)
         except OSError as error:
             raise ReplicaFileError(
                 f"the folder {self.path.parent} can't be used: {error.strerror}",
@@ -87,16 +98,37 @@ class ReplicaDatabase:
             if self._connection is None:
                 raise ReplicaError(f"{self.path} is not open", hint="the service is starting or stopping")
             try:
-                return self._connection.cursor()
+                cursor = self._connection.cursor()
             except duckdb.Error as error:
                 raise translate(error) from error
+            self._cursors.add(cursor)
+            return cursor
 
     def close(self) -> None:
-        """Closes the file. Cursors still in use fail from then on. May be called twice."""
+        """Closes the file, interrupting what its cursors still do. May be called twice.
+
+        Raises ReplicaError where a query can't be interrupted within two seconds.
+        """
         with self._lock:
             connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+            cursors = list(self._cursors)
+        if connection is None:
+            return
+        pause = threading.Event()
+        for _ in range(_CLOSE_TRIES):
+            try:
+                connection.close()
+            except duckdb.ResourceInUseException:
+                for cursor in cursors:
+                    with suppress(duckdb.Error):  # closed by its owner meanwhile
+                        cursor.interrupt()
+                pause.wait(_CLOSE_PAUSE)
+            else:
+                return
+        raise ReplicaError(
+            f"{self.path} could not be closed: a query does not end",
+            hint="nothing that was committed is lost",
+        )
 
     @property
     def file_bytes(self) -> int:

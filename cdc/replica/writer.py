@@ -92,7 +92,8 @@ class Writer:
         self._clock = clock
         self._changed = threading.Condition()
         self._batches: deque[tuple[BatchTarget, Batch]] = deque()
-        self._jobs: deque[tuple[Job, Future[Any]]] = deque()
+        self._jobs: deque[tuple[Job, Future[Any], tuple[Batch, ...]]] = deque()
+        """Each with the batches that go before it: a stream that never falls idle does not starve jobs."""
         self._busy = False
         self._stopping = False
         self._failed: DucklingError | None = None
@@ -139,7 +140,7 @@ class Writer:
         future: Future[T] = Future()
         with self._changed:
             self._check_running()
-            self._jobs.append((job, future))
+            self._jobs.append((job, future, self._waiting()))
             self._changed.notify_all()
         return future
 
@@ -182,7 +183,7 @@ class Writer:
             self._batches = deque(item for item in self._batches if item[0] is not target)
             if not self._thread.is_alive() or self._stopping:
                 return
-            self._jobs.append((discarded, done))
+            self._jobs.append((discarded, done, self._waiting()))
             self._changed.notify_all()
         done.result()
 
@@ -264,11 +265,19 @@ class Writer:
                 self._open_target = None
                 return self._next()
             return None
-        if self._batches:
-            item = self._batches.popleft()
-            self._changed.notify_all()
-            return item
-        return self._jobs.popleft() if self._jobs else None
+        if self._jobs:
+            job, future, before = self._jobs[0]
+            if not any(batch is each for each in before for _, batch in self._batches):
+                self._jobs.popleft()
+                return job, future
+        if not self._batches:
+            return None
+        item = self._batches.popleft()
+        self._changed.notify_all()
+        return item
+
+    def _waiting(self) -> tuple[Batch, ...]:
+        return tuple(batch for _, batch in self._batches)
 
     def _handle(self, item: tuple[Any, Any]) -> None:
         first, second = item
@@ -432,7 +441,7 @@ class Writer:
             waiting, self._jobs = self._jobs, deque()
             self._batches.clear()
             self._changed.notify_all()
-        for _, future in waiting:
+        for _, future, _ in waiting:
             future.set_exception(error)
 
     def _end(self) -> None:

@@ -116,6 +116,7 @@ class BinlogReader:
         self._lock = threading.Lock()
         self._stopping = False
         self._failure: DucklingError | None = None
+        self._ended: DucklingError | None = None
         self.tables = tables
         self.drained = False
         """Whether the source had nothing more to send when last asked."""
@@ -140,6 +141,9 @@ class BinlogReader:
         """Asks for a flush at the first boundary at or behind `target` (None: the next one)."""
         meeting = Meeting(target, hold)
         with self._lock:
+            if self._ended is not None:
+                meeting.reached.set_exception(self._ended)
+                return meeting
             self._meetings.append(meeting)
         self._dump.wake()
         return meeting
@@ -172,6 +176,7 @@ class BinlogReader:
 
     def _fail_meetings(self, error: DucklingError) -> None:
         with self._lock:
+            self._ended = error
             meetings, self._meetings = self._meetings, []
         for meeting in meetings:
             if not meeting.reached.done():
@@ -505,16 +510,19 @@ class BinlogReader:
         self._batcher.flush(self.position, reason)
 
     def _keep_meetings(self) -> None:
-        with self._lock:
-            here = self.position
-            due = [m for m in self._meetings if m.target is None or here.reached(m.target)]
-            self._meetings = [m for m in self._meetings if m not in due]
-        if not due:
-            return
-        self._flush(FlushReason.BARRIER)
-        for meeting in due:
+        """Keeps all that are due here, those asked for while the reader was held here among them."""
+        here = self.position
+        flushed = False
+        while True:
             with self._lock:
-                self._meetings.append(meeting)  # so that stop() releases it
+                due = [m for m in self._meetings if m.target is None or here.reached(m.target)]
+            if not due:
+                return
+            if not flushed:
+                self._flush(FlushReason.BARRIER)
+                flushed = True
+            # It stays in the list until it is over, so that stop() releases it and an error reaches it.
+            meeting = due[0]
             meeting.reached.set_result(here)
             if meeting.hold:
                 meeting.release.wait()

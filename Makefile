@@ -3,6 +3,7 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 20
 DEMO_MYSQL ?=
 TESTS ?= tests
+BENCH ?=
 
 # The command reads both from its environment, so that no password is in a list of processes.
 export DEMO_SECONDS
@@ -20,7 +21,7 @@ help:
 	@echo "make demo    a real MySQL, a live load, a live comparison (DEMO_SECONDS=20, DEMO_MYSQL=mysql://…)"
 	@echo "make test    all tests, on MySQL and MariaDB (TESTS=tests/unit for a part)"
 	@echo "make lint    ruff, mypy, import-linter"
-	@echo "make bench   the figures of speed"
+	@echo "make bench   the figures of speed, into docs/benchmarks.md (BENCH=--quick for a tenth)"
 	@echo "make setup   the virtual environment alone"
 
 setup:
@@ -39,7 +40,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m tests.benchmarks $(BENCH)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -54,6 +54,13 @@ class Settings(BaseSettings):
     included_tables: Names = ()
     excluded_tables: Names = ()
 
+    tinyint1: Literal["integer", "boolean"] = "integer"
+    """What a TINYINT(1) becomes. As a BOOLEAN every value but 0 is true."""
+    enum: Literal["varchar", "enum"] = "varchar"
+    """What an ENUM becomes: its members' text, or DuckDB's own ENUM of them."""
+    zero_dates: Literal["null", "error"] = "null"
+    """What a date that the calendar lacks becomes; `error` sets its table aside."""
+
     batch_size: int = Field(default=50_000, ge=1)
     """Rows in one micro-batch at most (one transaction may exceed it; it is then applied in parts)."""
     batch_bytes: int = Field(default=32 << 20, ge=1 << 16)

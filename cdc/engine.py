@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pymysql
 
@@ -13,11 +13,12 @@ from cdc.errors import PreflightError
 from cdc.metrics import DatabaseMetrics
 from cdc.replica.database import ReplicaDatabase
 from cdc.replica.writer import Writer
-from cdc.schema import Table
+from cdc.schema import NameCase, Table
 from cdc.source.catalog import load_tables
 from cdc.source.connection import SourceEndpoint
 from cdc.source.preflight import Finding, require, run_preflight, table_errors
 from cdc.source.server import ServerFacts, server_facts
+from cdc.types import TypeChoices
 
 
 @dataclass(slots=True)
@@ -30,6 +31,22 @@ class Engine:
     replica: ReplicaDatabase
     writer: Writer
     metrics: DatabaseMetrics
+    names: NameCase = field(default_factory=NameCase)
+    """Known once the source was looked at."""
+
+    _learned: bool = False
+
+    def ensure_learned(self) -> None:
+        """Asks the source for what must be known of it, unless that was done. Raises SourceError."""
+        if not self._learned:
+            with closing(self.endpoint.connect(purpose="looking at the source")) as connection:
+                self.learn(server_facts(connection))
+
+    def learn(self, facts: ServerFacts) -> ServerFacts:
+        """Takes over what the server says about names; returns `facts`."""
+        self.names = NameCase(facts.lower_case_table_names != 0)
+        self._learned = True
+        return facts
 
     @property
     def server_id(self) -> int:
@@ -43,17 +60,19 @@ class Engine:
             return self._load_tables(connection)
 
     def _load_tables(self, connection: pymysql.Connection) -> list[Table]:
-        return load_tables(
+        choices = TypeChoices.of(self.settings)
+        found = load_tables(
             connection,
             self.endpoint.database,
             included=self.settings.included_tables,
             excluded=self.settings.excluded_tables,
         )
+        return [choices.applied_to(table) for table in found]
 
     def inspect(self) -> tuple[ServerFacts, list[Table], list[Finding]]:
         """The server's facts, its tables and what preflight finds. Raises SourceError."""
         with closing(self.endpoint.connect(purpose="preflight")) as connection:
-            facts = server_facts(connection)
+            facts = self.learn(server_facts(connection))
             tables = self._load_tables(connection)
             return facts, tables, run_preflight(connection, facts, tables, self.endpoint.database)
 

@@ -16,6 +16,7 @@ DucklingError                     code, one sentence, a hint for the operator
 │   ├── ReplicaLockedError        another process has the file open
 │   ├── ReplicaFileError          the file or its folder can't be used
 │   ├── ReplicaFatalError         DuckDB gave up on the open file; reopen it
+│   ├── RowRefusedError           a row that DuckDB does not take
 │   └── DivergenceError           the copy lacks what the source says it has
 ├── NotFoundError                 no such database, table or run
 ├── ConflictError                 the same work is already under way
@@ -171,6 +172,14 @@ class ReplicaFatalError(ReplicaError):
     code = "REPLICA_FATAL"
     retryable = True
     title = "DuckDB stopped"
+
+
+class RowRefusedError(ReplicaError):
+    """A row that DuckDB, or the way to it, does not take; `table` says whose."""
+
+    code = "ROW_REFUSED"
+    status = 422
+    title = "Row refused"
 
 
 class DivergenceError(ReplicaError):

@@ -1,16 +1,13 @@
 """Copies of tables: one consistent snapshot into staging tables, which then catch up and join the stream.
 
-The joining, step by step. The snapshot lies between two places of the binary log, `low` and `high`. A
-second reader follows the log from `low` on and applies what it finds to the staging tables; once it has
-passed `high` they are a state that the source had. Where a stream runs, it is held at a transaction boundary
-and the second reader follows to that very boundary; then all staging tables become tables in one
-transaction, and from the next event on the stream serves them. Where none runs, the boundary becomes the
-position at which it will start.
+The snapshot lies between two places of the binary log (`source/snapshot`). The staging tables follow the log
+from the first of them until they are at one boundary with the stream (`catch_up`); then all of them become
+tables in one transaction, and from the next event on the stream serves them. Where no stream runs, that
+boundary becomes the position at which it will start.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -21,25 +18,31 @@ import duckdb
 import pyarrow as pa
 import structlog
 
+from cdc.catch_up import CatchUp
 from cdc.engine import Engine
-from cdc.errors import DucklingError, NotFoundError, PreflightError, SnapshotError, SourceError
+from cdc.errors import DucklingError, NotFoundError, RowRefusedError, SnapshotError, ValueDecodeError
 from cdc.position import Position
 from cdc.replica import state, tables
 from cdc.replica.apply import append_rows
-from cdc.replica.writer import BatchTarget
 from cdc.runs import Run
 from cdc.schema import Table
-from cdc.source.ddl import SchemaChange
 from cdc.source.server import binlog_end, server_facts
 from cdc.source.snapshot import Snapshot
-from cdc.source.stream import BinlogReader
-from cdc.status import SyncResult, TableProgress, TableResult, TableState
-from cdc.stream_loop import StreamLoop, open_reader
+from cdc.status import SyncResult, TableResult, TableState
+from cdc.stream_loop import StreamLoop
 
 log = structlog.get_logger(__name__)
 
 _GONE_OR_CHANGED = {1146, 1412, 1054}
 """Server errors that mean: the table is not what the catalogue said a moment ago."""
+_TRIES = 5
+"""How often a copy begins anew because the catalogue changed while it began."""
+
+
+class _CatalogueChangedError(SnapshotError):
+    """Tables changed between reading the catalogue and opening the snapshot."""
+
+    retryable = True
 
 
 class FullSync:
@@ -63,30 +66,26 @@ class FullSync:
         self._needs_copy = needs_copy
         self._clock = clock
         self._results: dict[str, TableResult] = {}
-        self._lost: dict[str, str] = {}
-        """Tables that changed under the copy, with the reason."""
+        self._lost: dict[str, Table] = {}
+        """Tables that changed under the copy and must come again, by the key of their name."""
         self._pieces = 0
         self._micro_batches = 0
 
     def carry_out(self) -> SyncResult:
         """Runs to the end. Raises DucklingError where nothing could be copied; then nothing has changed.
 
-        A table that fails by itself is reported in the result, the others are copied.
+        A table that fails by itself is set aside and reported in the result, the others are copied.
         """
         started = self._clock()
-        _, found, unfit = self._engine.fit_tables()
-        chosen = self._choose(found, unfit)
-        for table in chosen:
-            self._run.expect(table.name, table.row_estimate)
-        self._record(chosen, TableState.COPYING)
-        try:
-            if chosen:
-                self._copy_and_join(chosen)
-            elif not self._stream.running:
-                self._begin_empty()
-        except BaseException:
-            self._give_back(chosen)
-            raise
+        for attempt in range(1, _TRIES + 1):
+            chosen = self._choose()
+            try:
+                self._copy_all(chosen)
+            except _CatalogueChangedError:
+                if attempt == _TRIES:
+                    raise
+            else:
+                break
         results = tuple(self._results.values())
         return SyncResult(
             tables=results,
@@ -99,11 +98,13 @@ class FullSync:
 
     # What to copy ------------------------------------------------------------------------------------
 
-    def _choose(self, found: list[Table], unfit: dict[str, PreflightError]) -> list[Table]:
-        here = {table.name.casefold(): table for table in found}
-        refused = {name.casefold(): error for name, error in unfit.items()}
-        wanted = {name.casefold() for name in self._run.tables}
-        missing = [name for name in self._run.tables if name.casefold() not in here.keys() | refused.keys()]
+    def _choose(self) -> list[Table]:
+        _, found, unfit = self._engine.fit_tables()
+        key = self._engine.names.key
+        here = {key(table.name): table for table in found}
+        refused = {key(name): error for name, error in unfit.items()}
+        wanted = {key(name) for name in self._run.tables}
+        missing = [name for name in self._run.tables if key(name) not in here.keys() | refused.keys()]
         if missing:
             self._drop(missing)
             if len(missing) == len(self._run.tables):
@@ -112,56 +113,70 @@ class FullSync:
                     hint="see GET /tables, INCLUDED_TABLES and EXCLUDED_TABLES",
                     code="TABLE_NOT_FOUND",
                 )
-        for folded, error in refused.items():
-            if not wanted or folded in wanted:
-                self._refuse(error.table or folded, error)
+        for name, error in refused.items():
+            if not wanted or name in wanted:
+                self._set_aside(error.table or name, error)
         if wanted:
-            return [table for folded, table in here.items() if folded in wanted]
-        self._drop_missing(set(here) | set(refused))
+            return [table for name, table in here.items() if name in wanted]
+        self._drop([name for name in self._known() if key(name) not in here.keys() | refused.keys()])
         return list(here.values())
 
-    def _drop_missing(self, present: set[str]) -> None:
-        def job(cursor: duckdb.DuckDBPyConnection) -> list[str]:
-            return [name for name in state.load_tables(cursor) if name.casefold() not in present]
-
-        gone = self._engine.writer.submit(job).result()
-        if gone:
-            self._drop(gone)
+    def _known(self) -> dict[str, state.TableRecord]:
+        return self._engine.writer.submit(state.load_tables).result()
 
     def _drop(self, names: list[str]) -> None:
-        """Tables that the source no longer has. One that streams is left to the stream, which sees the DROP."""
-        streaming = self._stream.tables if self._stream.running else {}
+        """Tables that the source lacks now. One that streams is left to the stream, which sees the DROP."""
+        key = self._engine.names.key
+        live = self._stream.tables if self._stream.running else {}
+        gone = [name for name in names if key(name) not in live]
 
         def job(cursor: duckdb.DuckDBPyConnection) -> None:
-            for name in names:
-                if name.casefold() not in streaming:
-                    tables.drop(cursor, name)
-                    state.forget_table(cursor, name)
+            for name in gone:
+                tables.drop(cursor, name)
+                state.forget_table(cursor, name)
+
+        if gone:
+            self._engine.writer.submit(job).result()
+
+    def _set_aside(self, name: str, error: DucklingError) -> None:
+        """The table can't be copied as it is; it keeps its last good state, if any."""
+        progress = self._run.expect(name, 0)
+        progress.state, progress.error = "error", error.message
+        self._results[name] = TableResult(
+            name, progress.rows, _ms(progress.seconds), "error", "snapshot", error.message
+        )
+
+        def job(cursor: duckdb.DuckDBPyConnection) -> None:
+            tables.drop_staging(cursor, name)
+            state.save_table(cursor, name, TableState.ERRORED, reason=error.message, hint=error.hint)
 
         self._engine.writer.submit(job).result()
+        self._engine.metrics.error_met(error.code)
+        log.error(
+            "table.set_aside",
+            database=self._engine.id,
+            table=name,
+            code=error.code,
+            error=error.message,
+            hint=error.hint,
+        )
 
-    def _refuse(self, name: str, error: DucklingError) -> None:
-        self._results[name] = TableResult(name, 0, 0, "error", "snapshot", error.message)
-        self._engine.writer.submit(
-            lambda cursor: state.save_table(
-                cursor, name, TableState.ERRORED, reason=error.message, hint=error.hint
-            )
-        ).result()
-        log.error("table.refused", database=self._engine.id, table=name, error=error.message, hint=error.hint)
+    # States ------------------------------------------------------------------------------------------
 
     def _record(self, chosen: list[Table], mark: TableState) -> None:
-        """Notes the state of tables that are not live; a live one stays live until its swap."""
-        streaming = self._stream.tables if self._stream.running else {}
-        names = [table.name for table in chosen if table.name.casefold() not in streaming]
+        """Notes how far tables are; one that is live stays live in the file until its swap."""
 
         def job(cursor: duckdb.DuckDBPyConnection) -> None:
-            for name in names:
-                state.save_table(cursor, name, mark)
+            records = state.load_tables(cursor)
+            for table in chosen:
+                record = records.get(table.name)
+                if record is None or record.state is not TableState.STREAMING:
+                    state.save_table(cursor, table.name, mark)
 
         self._engine.writer.submit(job).result()
 
     def _give_back(self, chosen: list[Table]) -> None:
-        """The run failed: no staging table stays, and what was not live waits for another try."""
+        """No staging table stays, and what was not live waits for another try."""
 
         def job(cursor: duckdb.DuckDBPyConnection) -> None:
             records = state.load_tables(cursor)
@@ -170,11 +185,12 @@ class FullSync:
                 record = records.get(table.name)
                 if record and record.state in (TableState.COPYING, TableState.CATCHING_UP):
                     mark = TableState.NEEDS_RESYNC if record.definition else TableState.PENDING
-                    state.save_table(cursor, table.name, mark)
+                    state.save_table(cursor, table.name, mark, reason=record.reason, hint=record.hint)
 
         try:
             self._engine.writer.submit(job).result()
         except DucklingError as error:
+            # The next start drops what was left.
             log.error("copy.not_cleared", database=self._engine.id, error=error.message)
 
     def _begin_empty(self) -> None:
@@ -186,184 +202,156 @@ class FullSync:
         self._engine.writer.submit(
             lambda cursor: state.save_position(cursor, self._engine.id, position)
         ).result()
+        known = self._known()
+        self._needs_copy([table.name for table in self._engine.catalogue() if table.name not in known])
 
     # The copy ----------------------------------------------------------------------------------------
 
+    def _copy_all(self, chosen: list[Table]) -> None:
+        """Copies and joins; a table that stops the others by an error of its own is left behind."""
+        remaining = chosen
+        while remaining:
+            try:
+                self._copy_and_join(remaining)
+            except DucklingError as error:
+                self._give_back(remaining)
+                culprit = next((table for table in remaining if table.name == error.table), None)
+                if culprit is None:
+                    raise
+                self._set_aside(culprit.name, error)
+                remaining = [table for table in remaining if table is not culprit]
+            except BaseException:
+                self._give_back(remaining)
+                raise
+            else:
+                return
+        if not self._stream.running:
+            self._begin_empty()
+
     def _copy_and_join(self, chosen: list[Table]) -> None:
         settings = self._engine.settings
+        for table in chosen:
+            self._run.expect(table.name, table.row_estimate).state = "waiting"
+        self._record(chosen, TableState.COPYING)
         with Snapshot(
             self._engine.endpoint, chosen, max_rows=settings.copy_batch_rows, max_bytes=settings.batch_bytes
         ) as snapshot:
+            self._check_catalogue(chosen)
             log.info("copy.begin", database=self._engine.id, tables=len(chosen), position=str(snapshot.low))
-            copied = [table for table in chosen if self._copy(snapshot, table)]
+            key = self._engine.names.key
+            copied = {key(table.name): table for table in chosen if self._copy(snapshot, table)}
             high = snapshot.end()
-        if copied:
-            self._record(copied, TableState.CATCHING_UP)
-            self._join(copied, snapshot.low, high)
+        self._record(list(copied.values()), TableState.CATCHING_UP)
+        with CatchUp(
+            self._engine,
+            self._stream,
+            self._run,
+            copied,
+            snapshot.low,
+            lost=lambda table, at: self._lose(table, f"the table changed during its copy, at {at}"),
+            other=self._needs_copy,
+        ) as catch_up:
+            catch_up.join(high, lambda start: self._go_live(copied, start))
+            self._micro_batches += catch_up.transactions
+        if self._lost:
+            self._needs_copy([table.name for table in self._lost.values()])
+
+    def _check_catalogue(self, chosen: list[Table]) -> None:
+        """What was read before the snapshot must be so in it: a statement in between is in no log that is
+        read. Raises _CatalogueChangedError."""
+        now = {table.name: table.fingerprint() for table in self._engine.catalogue()}
+        then = {table.name: table.fingerprint() for table in chosen}
+        if self._run.tables:
+            now = {name: shape for name, shape in now.items() if name in then}
+        else:
+            now = {name: shape for name, shape in now.items() if name not in self._results}
+        if now != then:
+            raise _CatalogueChangedError(
+                "tables were changed while the copy began", hint="it is tried again by itself"
+            )
 
     def _copy(self, snapshot: Snapshot, table: Table) -> bool:
-        """All rows of one table into its staging table; False where the table changed meanwhile."""
+        """All rows of one table into its staging table; False where that table alone can't be copied."""
         writer = self._engine.writer
         progress = self._run.expect(table.name, table.row_estimate)
-        progress.state = "copying"
+        progress.state, progress.rows = "copying", 0
         started = self._clock()
         writer.submit(lambda cursor: tables.create_staging(cursor, table)).result()
         pending: Future[int] | None = None
         try:
-            for piece in snapshot.read(table):
-                self._run.check_cancelled()
-                if pending is not None:
-                    pending.result()
-                pending = writer.submit(_appending(table, piece))
-                self._pieces += 1
-                progress.rows += len(piece)
-                progress.seconds = self._clock() - started
-                self._engine.metrics.rows_copied(len(piece))
+            with closing(snapshot.read(table)) as pieces:
+                for piece in pieces:
+                    self._run.check_cancelled()
+                    if pending is not None:
+                        pending.result()
+                    pending = writer.submit(_appending(table, piece))
+                    self._pieces += 1
+                    progress.rows += len(piece)
+                    progress.seconds = self._clock() - started
+                    self._engine.metrics.rows_copied(len(piece))
             if pending is not None:
                 pending.result()
+        except (ValueDecodeError, RowRefusedError) as error:
+            self._set_aside(table.name, error)
+            return False
         except DucklingError as error:
-            if error.table is None and not _is_change(error):
+            if not _is_change(error):
                 raise
-            self._lose(table, error.message, progress)
+            self._lose(table, error.message)
             return False
         progress.state = "catching_up"
         progress.seconds = self._clock() - started
         return True
 
-    def _lose(self, table: Table, reason: str, progress: TableProgress) -> None:
-        self._lost[table.name.casefold()] = reason
+    def _lose(self, table: Table, reason: str) -> None:
+        progress = self._run.expect(table.name, 0)
         progress.state, progress.error = "error", reason
+        self._lost[self._engine.names.key(table.name)] = table
         self._results[table.name] = TableResult(
             table.name, progress.rows, _ms(progress.seconds), "error", "snapshot", reason
         )
         self._give_back([table])
 
-    # The joining -------------------------------------------------------------------------------------
+    def _go_live(self, copied: dict[str, Table], start: Position | None) -> dict[str, Table]:
+        """All staging tables become tables at once; `start` becomes the position, where there was none.
 
-    def _join(self, copied: list[Table], low: Position, high: Position) -> None:
-        engine = self._engine
-        live = {table.name.casefold(): table for table in copied}
-        target = BatchTarget(
-            {table.name.casefold(): table for table in copied}, name_of=tables.staging_name, overlap=True
-        )
-        follow = _Following(self, live)
-        reader, dump = open_reader(
-            engine,
-            low,
-            target,
-            live,
-            follow,
-            server_id=engine.server_id ^ 1,
-            purpose="catching up",
-        )
-        thread = threading.Thread(
-            target=_run_reader, args=(reader,), name=f"catch-up-{engine.id}", daemon=True
-        )
-        thread.start()
-        self._run.on_cancel(reader.stop)
-        try:
-            self._meet_and_swap(copied, reader, high)
-        finally:
-            reader.stop()
-            thread.join()
-            engine.writer.detach(target)
-            engine.writer.discard(target, SnapshotError("the catch-up has ended"))
-            dump.close()
-            self._micro_batches += reader.counts.transactions
+        A table that was live but is not among them has no place in a stream that starts elsewhere.
+        """
+        live = {key: table for key, table in copied.items() if key not in self._lost}
 
-    def _meet_and_swap(self, copied: list[Table], reader: BinlogReader, high: Position) -> None:
-        if not self._stream.running:
-            meeting = reader.meet(high, hold=True)
-            here = meeting.reached.result()
-            self._swap(copied, here)
-            return
-        # Come near first, so that the stream is held no longer than it takes to read the last bit.
-        reader.meet(high).reached.result()
-        reader.meet(self._source_end(high)).reached.result()
-        behind = reader.meet(None, hold=True)
-        passed = behind.reached.result()
-        held = self._stream.meet(passed, hold=True)
-        try:
-            there = held.reached.result()
-            meeting = reader.meet(there, hold=True)
-            behind.release.set()
-            here = meeting.reached.result()
-            if (here.file, here.offset) != (there.file, there.offset):
-                raise SnapshotError(
-                    f"the copy and the stream did not meet ({here} and {there})", hint="it is tried again"
-                )
-            self._swap(copied, None)
-            self._stream.tables.update(self._joined(copied))
-        finally:
-            behind.release.set()
-            held.release.set()
-
-    def _source_end(self, high: Position) -> Position:
-        with closing(self._engine.endpoint.connect(purpose="catching up")) as connection:
-            file, offset, gtid = binlog_end(connection, server_facts(connection))
-        return Position(high.flavor, high.server, file, offset, gtid)
-
-    def _joined(self, copied: list[Table]) -> dict[str, Table]:
-        return {t.name.casefold(): t for t in copied if t.name.casefold() not in self._lost}
-
-    def _swap(self, copied: list[Table], start: Position | None) -> None:
-        """All staging tables become tables at once; `start` becomes the position, where there was none."""
-        joined = self._joined(copied)
-
-        def job(cursor: duckdb.DuckDBPyConnection) -> None:
-            for table in joined.values():
+        def job(cursor: duckdb.DuckDBPyConnection) -> list[str]:
+            left = []
+            if start is not None:
+                for record in state.load_tables(cursor).values():
+                    if record.state is TableState.STREAMING:
+                        left.append(record.name)
+                        reason = "the stream starts at another place"
+                        state.save_table(cursor, record.name, TableState.NEEDS_RESYNC, reason=reason)
+                state.save_position(cursor, self._engine.id, start)
+            for table in live.values():
                 tables.swap(cursor, table.name)
                 state.save_table(cursor, table.name, TableState.STREAMING, definition=table)
-            if start is not None:
-                state.save_position(cursor, self._engine.id, start)
+            return left
 
-        self._engine.writer.submit(job).result()
-        for table in joined.values():
+        left = self._engine.writer.submit(job).result()
+        self._needs_copy([name for name in left if self._engine.names.key(name) not in live])
+        for table in live.values():
             progress = self._run.expect(table.name, 0)
             progress.state = "done"
             self._results[table.name] = TableResult(
                 table.name, progress.rows, _ms(progress.seconds), "success", "snapshot"
             )
-        log.info("copy.live", database=self._engine.id, tables=len(joined), position=str(start or "stream"))
-        if self._lost:
-            self._needs_copy(list(self._lost))
-
-
-class _Following:
-    """What a statement means for tables that catch up: one that it changes must be copied again."""
-
-    def __init__(self, sync: FullSync, live: dict[str, Table]) -> None:
-        self._sync = sync
-        self.reader_tables = live
-
-    def __call__(self, change: SchemaChange, position: Position) -> None:
-        names = list(self.reader_tables) if change.kind == "drop_database" else list(change.tables)
-        for name in names:
-            table = self.reader_tables.pop(name.casefold(), None)
-            if table is not None:
-                progress = self._sync._run.expect(table.name, 0)
-                self._sync._lose(table, f"the table changed during its copy, at {position}", progress)
-            elif not self._sync._stream.running:
-                # Nobody else will see this statement: the stream starts behind it.
-                self._sync._needs_copy([name])
+        log.info("copy.live", database=self._engine.id, tables=len(live), position=str(start or "stream"))
+        return live
 
 
 def _appending(table: Table, piece: pa.Table) -> Callable[[duckdb.DuckDBPyConnection], int]:
-    return lambda cursor: append_rows(cursor, tables.staging_name(table.name), piece)
-
-
-def _run_reader(reader: BinlogReader) -> None:
-    try:
-        reader.run()
-    except DucklingError as error:  # whoever waits for a meeting has got it too
-        log.warning("copy.catch_up_ended", code=error.code, error=error.message)
+    return lambda cursor: append_rows(cursor, table, tables.staging_name(table.name), piece)
 
 
 def _is_change(error: DucklingError) -> bool:
     cause: Any = error.__cause__
-    return isinstance(error, SourceError) and bool(
-        cause is not None and cause.args and cause.args[0] in _GONE_OR_CHANGED
-    )
+    return bool(cause is not None and cause.args and cause.args[0] in _GONE_OR_CHANGED)
 
 
 def _ms(seconds: float) -> int:

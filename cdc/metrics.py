@@ -75,6 +75,12 @@ class Metrics:
             ("database", "code"),
             registry=self.registry,
         )
+        self._zero_dates = Counter(
+            "duckling_zero_dates",
+            "Dates that the calendar lacks and that became NULL, by table.",
+            ("database", "table"),
+            registry=self.registry,
+        )
         self._reconnects = Counter(
             "duckling_reconnects",
             "Connections to the source opened again after a loss.",
@@ -154,6 +160,10 @@ class DatabaseMetrics:
     def rows_copied(self, rows: int) -> None:
         """Rows of a table copy are written to its staging table."""
         self._metrics._rows.labels(self._database, "copy").inc(rows)
+
+    def zero_dates_met(self, table: str, count: int) -> None:
+        """Values of `table` that were zero, partial or impossible dates are NULL in the copy."""
+        self._metrics._zero_dates.labels(self._database, table).inc(count)
 
     def error_met(self, code: str) -> None:
         """An error of this code (see `DucklingError.code`)."""

@@ -187,6 +187,8 @@ class Pipeline:
         self._engine.endpoint.close()
         self._monitor.stop(max(0.1, deadline - self._clock()))
         if self._started:
+            # A sync that is cut short drops its staging tables through the writer, so it ends first.
+            self._thread.join(max(0.1, (deadline - self._clock()) * 0.5))
             ended = self._engine.writer.stop(max(0.1, deadline - self._clock()))
             self._thread.join(max(0.1, deadline - self._clock()))
             if not ended:
@@ -197,6 +199,7 @@ class Pipeline:
         """Starts the stream, or lets the first copy start it. Starting twice is fine."""
         with self._changed:
             self._stream_wanted = self._copy_wanted = True
+            self._stream.forgive()
             self._changed.notify_all()
 
     def stop_stream(self) -> None:
@@ -241,8 +244,10 @@ class Pipeline:
 
     def start_table_sync(self, table: str, mode: Literal["full"] | None = None) -> Run:  # noqa: ARG002
         """Copies one table again. Raises ConflictError; the run fails with NotFoundError."""
-        known = {record.name.casefold() for record in self._tables().values()}
-        if table.casefold() not in known | {found.name.casefold() for found in self._engine.catalogue()}:
+        key = self._engine.names.key
+        if key(table) not in {key(name) for name in self._tables()} | {
+            key(found.name) for found in self._engine.catalogue()
+        }:
             raise NotFoundError(
                 f"there is no table {table!r}", hint="see GET /tables", code="TABLE_NOT_FOUND"
             )
@@ -310,8 +315,10 @@ class Pipeline:
                 if run is None:
                     continue
                 self._carry_out(run, backoff)
-            except Exception:
+            except Exception as failure:
                 log.exception("pipeline.unexpected", database=self.id)
+                self._note(_as_duckling(failure, "the pipeline"))
+                self._stopping.wait(backoff.pause())
 
     def _want_unfinished(self) -> None:
         """Tables that were to be copied when the service ended."""
@@ -354,7 +361,10 @@ class Pipeline:
                 del self._wanted[name]
         try:
             result = self._copy(run)
-        except DucklingError as error:
+        except Exception as failure:
+            if not isinstance(failure, DucklingError):
+                log.exception("sync.unexpected", database=self.id)
+            error = _as_duckling(failure, "the sync")
             self._note(error)
             self._log_run(run, None, error)
             self._again(taken, error)
@@ -443,7 +453,8 @@ class Pipeline:
             self._stream.meet(end).reached.result()
             self._engine.writer.submit(lambda _: None).result()
             self.wait_streaming(_PATIENCE)  # tables that changed on the way are copied again
-        except DucklingError as error:
+        except Exception as failure:  # noqa: BLE001 - it goes to whoever waits for the run
+            error = _as_duckling(failure, "the sync")
             self._note(error)
             run.fail(error)
             return
@@ -594,6 +605,18 @@ class Pipeline:
             return tuple(statuses)
 
         return self._read(read)
+
+
+def _as_duckling(failure: Exception, what: str) -> DucklingError:
+    """`failure` itself, or an error of ours for one that nobody expected."""
+    if isinstance(failure, DucklingError):
+        return failure
+    error = DucklingError(
+        f"{what} failed in a way that is not foreseen ({failure.__class__.__name__})",
+        hint="see the log of the service",
+    )
+    error.__cause__ = failure
+    return error
 
 
 def _live_state(recorded: TableState, progress: TableProgress | None) -> TableState:

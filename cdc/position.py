@@ -43,6 +43,7 @@ class GtidSet:
             if not member:
                 continue
             sid, *parts = member.split(":")
+            intervals = 0
             try:
                 sid = str(uuid.UUID(sid))
                 tag = ""
@@ -51,7 +52,12 @@ class GtidSet:
                         tag = part.lower()
                         continue
                     first, _, last = part.partition("-")
+                    if not 0 < int(first) <= int(last or first):
+                        raise ValueError(part)
                     result.add(sid, int(first), int(last or first), tag=tag)
+                    intervals += 1
+                if not intervals:
+                    raise ValueError(member)
             except ValueError:
                 raise BinlogError(
                     f"{text[:80]!r} is not a GTID set", hint="expected uuid:1-5,uuid:1-3"

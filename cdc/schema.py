@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import orjson
+
+Choice = Literal["", "boolean", "enum", "no_zero_dates"]
+"""How a column is kept where there is a choice (`cdc.types.TypeChoices`); "" is the default."""
 
 
 def quote_mysql(name: str) -> str:
@@ -20,12 +23,27 @@ def quote_duckdb(name: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class NameCase:
+    """How the server tells names of schemas and tables apart: lower_case_table_names.
+
+    0 (Linux): `t` and `T` are two tables; 1 and 2: they are one. Column names never differ by case.
+    """
+
+    folds: bool = False
+
+    def key(self, name: str) -> str:
+        """What two spellings of one name have in common."""
+        return name.lower() if self.folds else name
+
+
+@dataclass(frozen=True, slots=True)
 class Column:
     """One column. Fields follow information_schema.COLUMNS; MySQL and MariaDB give the same meaning.
 
     `data_type` is DATA_TYPE in lower case ("bigint", "varchar", "enum", …); `column_type` is COLUMN_TYPE
     as the server prints it ("bigint unsigned"); `length` counts characters (bytes for binary types);
     `fraction` is the number of fractional digits of a temporal type; `members` are those of ENUM or SET.
+    `choice` is ours: it belongs to the definition, so that rows of one choice never meet those of another.
     """
 
     name: str
@@ -42,6 +60,7 @@ class Column:
     generated: bool = False
     invisible: bool = False
     srid: int | None = None
+    choice: Choice = ""
 
     @property
     def unsigned(self) -> bool:
@@ -81,7 +100,8 @@ class Table:
 
     def fingerprint(self) -> str:
         """A short hash of names, types and key: equal where rows of one fit the other."""
-        shape = [self.primary_key, [(c.name, c.column_type.lower(), c.character_set) for c in self.columns]]
+        columns = [(c.name, c.column_type.lower(), c.character_set, c.choice) for c in self.columns]
+        shape = [self.primary_key, columns]
         return hashlib.sha256(orjson.dumps(shape)).hexdigest()[:16]
 
     def to_json(self) -> str:

@@ -18,7 +18,6 @@ from cdc.engine import Engine
 from cdc.position import Position
 from cdc.replica import state, tables
 from cdc.replica.writer import BatchTarget
-from cdc.schema import Table
 from cdc.source.ddl import SchemaChange
 from cdc.status import TableState
 
@@ -35,74 +34,63 @@ def wanted(settings: Settings, name: str) -> bool:
 class SchemaChanges:
     """Carries out changes for a running stream; called in the reader's thread, at a boundary.
 
-    Each change and the position behind it are one DuckDB transaction, so that a crash neither loses nor
-    repeats it. The target's tables, which are the stream's own, are kept in step.
+    The changes of one boundary and the position are one DuckDB transaction, so that a crash neither loses nor
+    repeats them. The target's tables, which are the stream's own, are kept in step.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        target: BatchTarget,
-        needs_copy: Callable[[list[str]], None],
-    ) -> None:
+    def __init__(self, engine: Engine, target: BatchTarget, needs_copy: Callable[[list[str]], None]) -> None:
         self._engine = engine
-        self._streaming = target.tables
         self._target = target
         self._needs_copy = needs_copy
 
-    def __call__(self, change: SchemaChange, position: Position) -> None:
-        names = list(self._streaming) if change.kind == "drop_database" else list(change.tables)
-        ours = [table for name in names if (table := self._streaming.get(name.casefold())) is not None]
-        log.info("schema.change", database=self._engine.id, kind=change.kind, tables=names)
+    def __call__(self, changes: list[SchemaChange], position: Position) -> None:
         copies: list[str] = []
-        if change.kind == "truncate":
-            self._commit(position, lambda cursor: _each(tables.truncate, cursor, ours))
-        elif change.kind in ("drop", "drop_database"):
-            self._commit(position, lambda cursor: _each(_forget, cursor, ours))
-            self._leave(ours)
-        else:
-            replaces = change.kind != "create" or "REPLACE" in change.statement[:40].upper()
-            changed = ours if replaces else []  # CREATE … IF NOT EXISTS of a table that exists
-            known = {table.name.casefold() for table in ours}
-            settings = self._engine.settings
-            fresh = [n for n in change.tables if n.casefold() not in known and wanted(settings, n)]
-            self._commit(position, lambda cursor: _mark(cursor, [t.name for t in changed], fresh))
-            self._leave(changed)
-            copies = [table.name for table in changed] + fresh
+        gone: set[str] = set()
+
+        def job(cursor: duckdb.DuckDBPyConnection) -> None:
+            for change in changes:
+                self._carry_out(cursor, change, copies, gone)
+            state.save_position(cursor, self._engine.id, position)
+
+        for change in changes:
+            log.info("schema.change", database=self._engine.id, kind=change.kind, tables=list(change.tables))
+        self._engine.writer.submit(job).result()
+        self._target.applied = position
+        for key in gone:
+            self._target.tables.pop(key, None)
         if copies:
             self._needs_copy(copies)
 
-    def _commit(self, position: Position, work: Callable[[duckdb.DuckDBPyConnection], object]) -> None:
-        def job(cursor: duckdb.DuckDBPyConnection) -> None:
-            work(cursor)
-            state.save_position(cursor, self._engine.id, position)
+    def _carry_out(
+        self, cursor: duckdb.DuckDBPyConnection, change: SchemaChange, copies: list[str], gone: set[str]
+    ) -> None:
+        """One change; adds names to `copies`, and keys of tables that leave the stream to `gone`."""
+        key = self._engine.names.key
+        records = {key(record.name): record for record in state.load_tables(cursor).values()}
+        named = [r.name for r in records.values()] if change.kind == "drop_database" else change.tables
+        for name in named:
+            record = records.get(key(name))
+            live = key(name) in self._target.tables and key(name) not in gone
+            if change.kind == "truncate":
+                if live and record is not None:
+                    tables.truncate(cursor, record.name)
+            elif change.kind in ("drop", "drop_database"):
+                if record is not None:
+                    tables.drop(cursor, record.name)
+                    state.forget_table(cursor, record.name)
+                gone.add(key(name))
+            elif record is None:
+                if wanted(self._engine.settings, name):
+                    state.save_table(cursor, name, TableState.PENDING)
+                    copies.append(name)
+            elif change.kind != "create" or _replaces(change):
+                if live:
+                    reason = "its definition changed"
+                    state.save_table(cursor, record.name, TableState.NEEDS_RESYNC, reason=reason)
+                    gone.add(key(name))
+                copies.append(record.name)
 
-        self._engine.writer.submit(job).result()
-        self._target.applied = position
 
-    def _leave(self, gone: list[Table]) -> None:
-        for table in gone:
-            self._streaming.pop(table.name.casefold(), None)
-
-
-def _each(
-    work: Callable[[duckdb.DuckDBPyConnection, str], None],
-    cursor: duckdb.DuckDBPyConnection,
-    concerned: list[Table],
-) -> None:
-    for table in concerned:
-        work(cursor, table.name)
-
-
-def _forget(cursor: duckdb.DuckDBPyConnection, name: str) -> None:
-    tables.drop(cursor, name)
-    state.forget_table(cursor, name)
-
-
-def _mark(cursor: duckdb.DuckDBPyConnection, changed: list[str], fresh: list[str]) -> None:
-    for name in changed:
-        state.save_table(cursor, name, TableState.NEEDS_RESYNC, reason="its definition changed")
-    known = {name.casefold() for name in state.load_tables(cursor)}
-    for name in fresh:
-        if name.casefold() not in known:
-            state.save_table(cursor, name, TableState.PENDING)
+def _replaces(change: SchemaChange) -> bool:
+    """MariaDB's CREATE OR REPLACE TABLE; any other CREATE of a table that exists changes nothing."""
+    return "REPLACE" in change.statement[:40].upper()

@@ -41,12 +41,12 @@ def open_reader(
     position: Position,
     target: BatchTarget,
     tables: dict[str, Table],
-    schema_changes: Callable[[SchemaChange, Position], None],
+    schema_changes: Callable[[list[SchemaChange], Position], None],
     *,
     server_id: int,
     purpose: str,
 ) -> tuple[BinlogReader, BinlogDump]:
-    """A reader from `position` that feeds `target` with the rows of `tables` (by casefolded name).
+    """A reader from `position` that feeds `target` with the rows of `tables` (by the key of their name).
 
     A position without GTIDs is good for the server it came from only; with GTIDs any server that has all
     of them will do. Raises SourceError.
@@ -54,9 +54,9 @@ def open_reader(
     settings = engine.settings
     connection = engine.endpoint.connect(purpose=purpose)
     try:
-        facts = server_facts(connection)
+        facts = engine.learn(server_facts(connection))
         collations = collation_names(connection)
-        by_gtid = facts.gtid_mode and bool(position.gtid or facts.flavor == "mysql")
+        by_gtid = facts.gtid_mode and bool(position.gtid)
         if facts.flavor != position.flavor or (not by_gtid and facts.server_uuid != position.server):
             raise SourceMismatchError(
                 "the source is another server than the one that the copy follows, and its positions mean"
@@ -90,6 +90,7 @@ def open_reader(
         batcher,
         schema=engine.endpoint.database,
         tables=tables,
+        names=engine.names,
         collations=collations,
         on_schema_change=schema_changes,
         position_interval=settings.position_interval,
@@ -102,8 +103,8 @@ def open_reader(
 class StreamLoop:
     """Keeps a reader running in a thread of its own; `state` says how that goes.
 
-    `tables` are those that stream, by casefolded name. They change in the reader's own thread (a table that
-    fails or changes leaves) or while the reader is held (a copied table joins).
+    `tables` are those that stream, by the key of their name (`NameCase`). They change in the reader's own
+    thread (a table that fails or changes leaves) or while the reader is held (a copied table joins).
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class StreamLoop:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
+        self._connected = threading.Event()
         self._reader: BinlogReader | None = None
         self._target: BatchTarget | None = None
         self._past = StreamCounts()
@@ -179,6 +181,10 @@ class StreamLoop:
                 )
             return self._reader.meet(target, hold=hold)
 
+    def wait_connected(self, timeout: float) -> None:
+        """Returns once a reader is at work, or after `timeout` seconds."""
+        self._connected.wait(timeout)
+
     def counts(self) -> StreamCounts:
         """What this and earlier readers have seen since the service started."""
         total = StreamCounts()
@@ -228,8 +234,14 @@ class StreamLoop:
         finally:
             self.connected_at = None
 
+    def forgive(self) -> None:
+        """A human asks for another start after a failure."""
+        if not self.running:
+            self.state = PipelineState.STOPPED
+
     def _stream(self, backoff: Backoff) -> None:
         engine = self._engine
+        engine.ensure_learned()
         position, self.tables = engine.writer.submit(self._committed).result()
         if position is None:
             raise PositionLostError("there is no copy yet", hint="copy first: POST /sync/full")
@@ -245,6 +257,7 @@ class StreamLoop:
         )
         with self._lock:
             self._reader = reader
+        self._connected.set()
         if self._stop.is_set():
             reader.stop()
         if self.last_error is not None:
@@ -259,11 +272,12 @@ class StreamLoop:
             engine.writer.discard(target, error)
             raise
         finally:
+            self._connected.clear()
             engine.writer.detach(target)
             with self._lock:
                 self._reader = None
             dump.close()
-            if reader.counts.transactions:
+            if target.applied != position:
                 backoff.reset()
             self._keep_counts(reader.counts)
 
@@ -272,7 +286,7 @@ class StreamLoop:
         position = state.load_position(cursor, self._engine.id)  # type: ignore[arg-type]
         records = state.load_tables(cursor)  # type: ignore[arg-type]
         return position, {
-            record.name.casefold(): record.definition
+            self._engine.names.key(record.name): record.definition
             for record in records.values()
             if record.state is TableState.STREAMING and record.definition is not None
         }
@@ -283,7 +297,7 @@ class StreamLoop:
         self.errors += 1
         self.last_error = error
         engine.metrics.error_met(error.code)
-        if error.table is not None and error.table.casefold() in self.tables:
+        if error.table is not None and self._engine.names.key(error.table) in self.tables:
             return self._set_aside(error)
         if isinstance(error, PositionLostError):
             self.state = PipelineState.NEEDS_RESYNC
@@ -313,7 +327,7 @@ class StreamLoop:
     def _set_aside(self, error: DucklingError) -> bool:
         """One table can't go on: it leaves the stream, the others stay. False if even that failed."""
         assert error.table is not None
-        name = self.tables[error.table.casefold()].name
+        name = self.tables[self._engine.names.key(error.table)].name
         again = isinstance(error, SchemaMismatchError | DivergenceError)
         mark = TableState.NEEDS_RESYNC if again else TableState.ERRORED
         log.error(

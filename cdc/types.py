@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import Literal
+
 import pyarrow as pa
 
+from cdc.config import Settings
 from cdc.errors import ValueDecodeError
-from cdc.schema import Column, quote_mysql
+from cdc.schema import Choice, Column, Table, quote_mysql
 from cdc.values.charsets import supported_charset
 
 DECIMAL_DIGITS = 38
@@ -26,6 +30,8 @@ _BITS = (
 )
 TEXTS = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "enum", "set"})
 """Types that have a character set."""
+DATES = frozenset({"date", "datetime", "timestamp"})
+"""Types that hold dates which the calendar lacks: '0000-00-00', '2024-00-00', '2024-02-31', year 0."""
 GEOMETRIES = frozenset(
     {
         "geometry",
@@ -54,9 +60,66 @@ _FIXED = {
     **dict.fromkeys(
         ("binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"), ("BLOB", pa.binary())
     ),
-    **dict.fromkeys(GEOMETRIES, ("BLOB", pa.binary())),
+    **dict.fromkeys(GEOMETRIES, ("GEOMETRY", pa.binary())),
 }
 _OLD_FORMATS = ("/* mariadb-5.3 */", "/* 5.5 binary format */", "/* old */")
+_BEYOND_UTF8MB3 = frozenset({"utf8mb4", "utf16", "utf16le", "utf32", "gb18030"})
+
+
+@dataclass(frozen=True, slots=True)
+class TypeChoices:
+    """What the settings of the same names choose; `applied_to` writes it into a table's columns.
+
+    From there it is part of the recorded definition: a table whose columns a changed setting concerns does
+    not equal its record any more and is copied again.
+    """
+
+    tinyint1: Literal["integer", "boolean"] = "integer"
+    enum: Literal["varchar", "enum"] = "varchar"
+    zero_dates: Literal["null", "error"] = "null"
+
+    @classmethod
+    def of(cls, settings: Settings) -> TypeChoices:
+        """The choices that `settings` hold."""
+        return cls(settings.tinyint1, settings.enum, settings.zero_dates)
+
+    def applied_to(self, table: Table) -> Table:
+        """`table` with the choice of each column.
+
+        In a primary key TINYINT(1) stays an integer, and a zero date is an error: keys that differ must
+        not become one, and DuckDB's keys hold no NULL.
+        """
+        key = {name.casefold() for name in table.primary_key}
+        return replace(
+            table,
+            columns=tuple(
+                replace(column, choice=self._choice(column, in_key=column.name.casefold() in key))
+                for column in table.columns
+            ),
+        )
+
+    def _choice(self, column: Column, *, in_key: bool) -> Choice:
+        if column.data_type in DATES and (in_key or self.zero_dates == "error"):
+            return "no_zero_dates"
+        if _is_flag(column) and self.tinyint1 == "boolean" and not in_key:
+            return "boolean"
+        if column.data_type == "enum" and self.enum == "enum" and _members_known(column):
+            return "enum"
+        return ""
+
+
+def _is_flag(column: Column) -> bool:
+    """TINYINT(1), which BOOL is short for; an unsigned one is a number."""
+    return column.column_type.lower() == "tinyint(1)"
+
+
+def _members_known(column: Column) -> bool:
+    """Whether the catalogue tells all members apart.
+
+    It prints them in utf8mb3, where a character beyond U+FFFF is "?".
+    """
+    exact = column.character_set not in _BEYOND_UTF8MB3 or not any("?" in m for m in column.members)
+    return exact and len(set(column.members)) == len(column.members)
 
 
 def bit_length(column: Column) -> int:
@@ -72,8 +135,18 @@ def _decimal(column: Column) -> tuple[int, int]:
     return column.precision, column.scale or 0
 
 
+def _enum(members: tuple[str, ...]) -> str:
+    """ENUM in the order of definition; before all '', which MySQL keeps for a value that was no member."""
+    texts = members if "" in members else ("", *members)
+    return "ENUM(" + ", ".join("'" + text.replace("'", "''") + "'" for text in texts) + ")"
+
+
 def _map(column: Column) -> tuple[str, pa.DataType]:
     kind = column.data_type
+    if column.choice == "boolean":
+        return "BOOLEAN", pa.bool_()
+    if column.choice == "enum":
+        return _enum(column.members), pa.string()
     if (fixed := _FIXED.get(kind)) is not None:
         return fixed
     if (integer := _INTEGERS.get(kind)) is not None:
@@ -110,6 +183,35 @@ def arrow_type(column: Column) -> pa.DataType:
     JSON travels as its text. Raises ValueDecodeError as `duckdb_type` does.
     """
     return _map(column)[1]
+
+
+def row_schema(table: Table) -> pa.Schema:
+    """The Arrow schema of a table's rows on their way into DuckDB: columns in the table's order, called c0,
+    c1, … so that no name can collide with one of ours.
+    """
+    return pa.schema([(f"c{i}", arrow_type(column)) for i, column in enumerate(table.columns)])
+
+
+def comment(column: Column) -> str:
+    """The column as the source declares it, for DuckDB's comment on it.
+
+    Its MySQL type; its character set where that is not utf8mb4, and its collation, which decides what the
+    source takes for equal; the spatial reference that all its values have; and whether it is generated or
+    invisible.
+    """
+    words = [column.column_type]
+    if column.data_type in TEXTS and column.character_set is not None:
+        if column.character_set != "utf8mb4":
+            words.append(f"CHARACTER SET {column.character_set}")
+        if column.collation is not None:
+            words.append(f"COLLATE {column.collation}")
+    if column.data_type in GEOMETRIES and column.srid is not None:
+        words.append(f"SRID {column.srid}")
+    if column.generated:
+        words.append("GENERATED")
+    if column.invisible:
+        words.append("INVISIBLE")
+    return " ".join(words)
 
 
 def select_expression(column: Column) -> str:

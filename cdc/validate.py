@@ -38,7 +38,7 @@ def validate(
             hint="POST /cdc/start",
             code="STREAM_NOT_RUNNING",
         )
-    tables = _chosen(stream, table)
+    tables = _chosen(engine, stream, table)
     cursor = engine.replica.cursor()
     with closing(cursor):
         first = stream.meet(None, hold=True)
@@ -74,11 +74,11 @@ def validate(
     )
 
 
-def _chosen(stream: StreamLoop, table: str | None) -> list[Table]:
+def _chosen(engine: Engine, stream: StreamLoop, table: str | None) -> list[Table]:
     if table is None:
         return sorted(stream.tables.values(), key=lambda each: each.name)
     try:
-        return [stream.tables[table.casefold()]]
+        return [stream.tables[engine.names.key(table)]]
     except KeyError:
         raise NotFoundError(
             f"no table {table!r} is streaming",

@@ -11,7 +11,13 @@ from typing import Any
 
 import duckdb
 
-from cdc.errors import ReplicaError, ReplicaFatalError, ReplicaFileError, ReplicaLockedError
+from cdc.errors import (
+    ReplicaError,
+    ReplicaFatalError,
+    ReplicaFileError,
+    ReplicaLockedError,
+    RowRefusedError,
+)
 
 _NEVER = "1TB"
 _LOCK_UP = (
@@ -154,6 +160,13 @@ def translate(error: duckdb.Error) -> ReplicaError:
         return ReplicaFatalError(
             f"DuckDB gave up on the open file ({_cause(error)})",
             hint="it is closed and opened again; nothing that was committed is lost",
+        )
+    if isinstance(
+        error, duckdb.ConstraintException | duckdb.ConversionException | duckdb.OutOfRangeException
+    ):
+        return RowRefusedError(
+            f"DuckDB refuses a row ({kind}: {_cause(error)})",
+            hint="mend the row at the source, then copy the table again: POST /sync/table/NAME",
         )
     if isinstance(error, duckdb.OutOfMemoryException):
         return ReplicaError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 
 from cdc.schema import Table, quote_duckdb
-from cdc.types import duckdb_type
+from cdc.types import comment, duckdb_type
 
 STAGING_PREFIX = "__duckling_staging__"
 """Staging tables stand in `main` beside the replicated ones: DuckDB can't rename across schemas."""
@@ -17,14 +17,20 @@ def staging_name(table: str) -> str:
 
 
 def has_key_index(table: Table) -> bool:
-    """Whether DuckDB keeps an index on the primary key: it can't on INTERVAL, which TIME becomes."""
-    return bool(table.primary_key) and all(
-        duckdb_type(table.column(name)) != "INTERVAL" for name in table.primary_key
+    """Whether DuckDB keeps an index on the primary key, so that `INSERT OR REPLACE` is possible.
+
+    It can't on INTERVAL, which TIME becomes. And in a list (VECTOR) the replacing makes -0.0 to 0.0 (DuckDB
+    2.0): such a table is kept by delete and insert.
+    """
+    return (
+        bool(table.primary_key)
+        and all(duckdb_type(table.column(name)) != "INTERVAL" for name in table.primary_key)
+        and not any(column.data_type == "vector" for column in table.columns)
     )
 
 
 def create_staging(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """Makes an empty staging table, dropping an older one. Columns carry their MySQL type as a comment.
+    """Makes an empty staging table, dropping an older one. Columns carry their declaration as a comment.
 
     NOT NULL is left to the source, for zero dates become NULL. Of the keys only the primary one is made:
     `INSERT OR REPLACE` allows no second unique one.
@@ -36,7 +42,7 @@ def create_staging(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:
     cursor.execute(f"DROP TABLE IF EXISTS {name}")
     cursor.execute(f"CREATE TABLE {name} ({', '.join(columns)})")
     for column in table.columns:
-        text = column.column_type.replace("'", "''")
+        text = comment(column).replace("'", "''")
         cursor.execute(f"COMMENT ON COLUMN {name}.{quote_duckdb(column.name)} IS '{text}'")
 
 

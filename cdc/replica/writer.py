@@ -13,14 +13,15 @@ from typing import Any, TypeVar
 import duckdb
 import structlog
 
-from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, StoppedError
+from cdc.backoff import Backoff
+from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, RowRefusedError, StoppedError
 from cdc.metrics import DatabaseMetrics
 from cdc.position import Position
 from cdc.replica.apply import apply_rows
 from cdc.replica.database import ReplicaDatabase, translate
 from cdc.schema import Table
 from cdc.source.batcher import Batch, FlushReason
-from cdc.source.rows import DELETE, INSERT, UPDATE
+from cdc.source.rows import DELETE, INSERT, UPDATE, RowBuffer
 
 log = structlog.get_logger(__name__)
 
@@ -32,17 +33,19 @@ _QUEUED_BATCHES = 2
 _CONFLICT_TRIES = 3
 _CHECKPOINT_WORTH = 1 << 20
 """A write-ahead log smaller than this is not worth a checkpoint when idle."""
+_REOPEN_SECONDS = 30.0
+"""The longest pause between two attempts to open the file again."""
 
 
 class BatchTarget:
     """Where one stream's batches go: tables, their names in DuckDB, and whether the position moves.
 
-    `tables` is by casefolded name, and may be shared with the stream; `name_of` gives the DuckDB name (the
-    staging table's, for a catch-up).
-    `save_position` records a boundary in the batch's own transaction; without it (staging tables, which a
-    crash throws away) parts of a transaction are committed one by one. After an error the target takes no
-    more batches; `on_error` is told, in the writer's thread, as is `on_idle` whenever the writer has nothing
-    left to do: a batch that was held back for it may come now.
+    `tables` is by the key of the name (`NameCase`), and may be shared with the stream; `name_of` gives a
+    table's name in DuckDB (the staging table's, for a catch-up). `save_position` records a boundary in the
+    batch's own transaction; without it (staging tables, which a crash throws away) parts of a transaction are
+    committed one by one. After an error the target takes no more batches; `on_error` is told, in the writer's
+    thread, as is `on_idle` whenever the writer has nothing left to do: a batch that was held back for it may
+    come now.
     """
 
     def __init__(
@@ -361,28 +364,11 @@ class Writer:
         if self._open_target is None:
             cursor.execute("BEGIN")
         counted = Counter[str]()
-        for name, buffer in batch.buffers:
-            if not len(buffer):
-                continue
-            table = target.tables[name.casefold()]
-            try:
-                rows = buffer.to_arrow(table)
-                done = apply_rows(cursor, table, target.name_of(name), rows, overlap=target.overlap)
-            except DucklingError as error:
-                error.table = error.table or name
-                raise
-            except (
-                duckdb.ConstraintException,
-                duckdb.ConversionException,
-                duckdb.OutOfRangeException,
-            ) as error:
-                refused = translate(error)
-                refused.table = name
-                raise refused from error
-            for operation, code in (("insert", INSERT), ("update", UPDATE), ("delete", DELETE)):
-                counted[operation] += buffer.ops.count(code)
-            if done.missing:
-                log.warning("replica.rows_missing", database=self._name, table=name, rows=done.missing)
+        for key, buffer in batch.buffers:
+            if len(buffer):
+                self._apply_buffer(cursor, target, target.tables[key], buffer)
+                for operation, code in (("insert", INSERT), ("update", UPDATE), ("delete", DELETE)):
+                    counted[operation] += buffer.ops.count(code)
         if target.save_position is None:
             cursor.execute("COMMIT")
         elif batch.position is None:
@@ -400,6 +386,37 @@ class Writer:
                 seconds=self._clock() - started,
                 reason=batch.reason.value,
             )
+
+    def _apply_buffer(
+        self, cursor: duckdb.DuckDBPyConnection, target: BatchTarget, table: Table, buffer: RowBuffer
+    ) -> None:
+        """One table's rows. An error that lies in the rows names the table; others are as they are."""
+        try:
+            done = apply_rows(
+                cursor,
+                table,
+                target.name_of(table.name),
+                buffer.to_arrow(table),
+                buffer.operations(),
+                overlap=target.overlap,
+            )
+        except DucklingError as error:
+            error.table = error.table or table.name
+            raise
+        except duckdb.Error as error:
+            failure = translate(error)
+            if isinstance(failure, RowRefusedError):
+                failure.table = table.name
+                raise failure from error
+            raise
+        except Exception as error:
+            raise RowRefusedError(
+                f"rows of table {table.name} can't be applied ({error.__class__.__name__})",
+                hint=f"see the log; then POST /sync/table/{table.name}",
+                table=table.name,
+            ) from error
+        if done.missing:
+            log.warning("replica.rows_missing", database=self._name, table=table.name, rows=done.missing)
 
     # The file ----------------------------------------------------------------------------------------
 
@@ -421,18 +438,33 @@ class Writer:
             )
 
     def _reopen(self) -> None:
-        """DuckDB has given up on the open file: close it, open it again, and let the streams resume."""
+        """DuckDB has given up on the open file: close it, open it again, and let the streams resume.
+
+        While that fails (the disk is gone, say) everybody is refused, and it is tried again and again.
+        """
         log.error("replica.reopen", database=self._name, hint="DuckDB reported a fatal error")
         self._cursor = None
         self._open_target = None
+        backoff = Backoff(_REOPEN_SECONDS)
+        while not self._opened():
+            with self._changed:
+                if self._stopping:
+                    return
+                self._changed.wait(backoff.pause())
+        with self._changed:
+            self._failed = None
+
+    def _opened(self) -> bool:
         try:
             self._database.close()
             self._database.open()
             self._cursor = self._database.cursor()
         except (DucklingError, duckdb.Error) as error:
             failed = error if isinstance(error, DucklingError) else translate(error)
-            log.error("replica.reopen_failed", database=self._name, error=failed.message)
+            log.error("replica.reopen_failed", database=self._name, error=failed.message, hint=failed.hint)
             self._fail(failed)
+            return False
+        return True
 
     def _fail(self, error: DucklingError) -> None:
         """Nothing can be written any more: whoever waits is told, and whoever comes."""

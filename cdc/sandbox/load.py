@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pymysql
 from pymysql.cursors import Cursor
 
+from cdc.errors import SourceUnavailableError
 from cdc.sandbox import shop
 from cdc.sandbox.databases import connect
 
@@ -96,7 +97,7 @@ class Load:
             while not self._stopping.is_set():
                 try:
                     self._work(began)
-                except pymysql.MySQLError:
+                except (pymysql.MySQLError, SourceUnavailableError):
                     if not self.survive:
                         raise
                     self._stopping.wait(0.1)

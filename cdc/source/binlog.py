@@ -162,7 +162,7 @@ class BinlogDump:
         parts: list[bytes] = []
         while True:
             while len(buffer) - pos < 4:
-                buffer, pos = self._more(buffer[pos:], 4), 0
+                buffer, pos = self._more(buffer[pos:], 4 - (len(buffer) - pos)), 0
             length = int.from_bytes(buffer[pos : pos + 3], "little")
             missing = pos + 4 + length - len(buffer)
             if missing > 0:

@@ -10,6 +10,8 @@ from sqlglot.dialects.mysql import MySQL
 from sqlglot.errors import TokenError
 from sqlglot.tokenizer_core import Token, TokenType
 
+from cdc.schema import NameCase
+
 _DATA_WORDS = {"INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "WITH"}
 _TABLE_WORDS = {"CREATE", "ALTER", "DROP", "RENAME", "TRUNCATE"}
 _EXECUTABLE_COMMENT = re.compile(r"/\*M?!\d*(.*?)\*/", re.DOTALL)
@@ -37,7 +39,7 @@ class SchemaChange:
         return self.kind == "data"
 
 
-def read_statement(statement: str, default_schema: str, schema: str) -> SchemaChange | None:
+def read_statement(statement: str, default_schema: str, schema: str, names: NameCase) -> SchemaChange | None:
     """What `statement`, run with `default_schema`, means for `schema`; None for nothing.
 
     Views, triggers, routines, users, indexes and other schemas mean nothing. Where names can't be told
@@ -46,17 +48,17 @@ def read_statement(statement: str, default_schema: str, schema: str) -> SchemaCh
     text = _EXECUTABLE_COMMENT.sub(r" \1 ", statement)
     word = _first_word(text)
     if word in _DATA_WORDS:
-        ours = default_schema.casefold() == schema.casefold() or schema.casefold() in text.casefold()
+        ours = names.key(default_schema) == names.key(schema) or schema.lower() in text.lower()
         return SchemaChange("data", (), statement) if ours else None
     if word not in _TABLE_WORDS:
         return None
     try:
         tokens = MySQL().tokenize(text)
-        if word == "RENAME":  # sqlglot leaves the rest of this statement in one piece
+        if word == "RENAME" and len(tokens) > 1:  # sqlglot leaves the rest of this statement in one piece
             tokens = [tokens[0], *MySQL().tokenize(tokens[1].text)]
     except TokenError:
-        return _all_words(text, statement, default_schema, schema)
-    reader = _Reader(tokens, default_schema.casefold(), schema.casefold())
+        return _all_words(text, statement, default_schema, schema, names)
+    reader = _Reader(tokens, names.key(default_schema), names.key(schema), names)
     return reader.read(statement)
 
 
@@ -66,9 +68,11 @@ def _first_word(text: str) -> str:
     return found.group().upper() if found else ""
 
 
-def _all_words(text: str, statement: str, default_schema: str, schema: str) -> SchemaChange | None:
+def _all_words(
+    text: str, statement: str, default_schema: str, schema: str, names: NameCase
+) -> SchemaChange | None:
     """A statement that can't be cut into tokens: every word in it may be a table's name."""
-    if default_schema.casefold() != schema.casefold() and schema.casefold() not in text.casefold():
+    if names.key(default_schema) != names.key(schema) and schema.lower() not in text.lower():
         return None
     return SchemaChange("alter", tuple(dict.fromkeys(re.findall(r"[\w$]+", text))), statement)
 
@@ -76,11 +80,12 @@ def _all_words(text: str, statement: str, default_schema: str, schema: str) -> S
 class _Reader:
     """Reads the table names of one statement from its tokens."""
 
-    def __init__(self, tokens: list[Token], default_schema: str, schema: str) -> None:
+    def __init__(self, tokens: list[Token], default_schema: str, schema: str, names: NameCase) -> None:
         self._tokens = tokens
         self._at = 0
         self._default_schema = default_schema
         self._schema = schema
+        self._names = names
 
     def read(self, statement: str) -> SchemaChange | None:
         verb = self._next_word()
@@ -101,7 +106,11 @@ class _Reader:
         if self._accept("DATABASE", "SCHEMA"):
             self._skip("IF", "EXISTS")
             name = self._identifier()
-            return SchemaChange("drop_database", (), statement) if name.casefold() == self._schema else None
+            return (
+                SchemaChange("drop_database", (), statement)
+                if self._names.key(name) == self._schema
+                else None
+            )
         if not self._accept("TABLE", "TABLES"):
             return None  # TEMPORARY tables among them
         self._skip("IF", "EXISTS")
@@ -128,11 +137,10 @@ class _Reader:
         self._skip("IF", "EXISTS")
         names = [self._name()]
         while self._at < len(self._tokens):
-            token = self._tokens[self._at]
+            word = self._peek()
             self._at += 1
-            word = token.text.upper()
             if word == "RENAME" and self._peek() not in {"COLUMN", "INDEX", "KEY"}:
-                self._accept("TO", "AS")
+                self._accept("TO", "AS", "=")
                 names.append(self._name())
             elif word == "WITH" and self._accept("TABLE"):  # EXCHANGE PARTITION … WITH TABLE
                 names.append(self._name())
@@ -159,7 +167,7 @@ class _Reader:
         """Schema in folded case ('' for the session's own), and table."""
         first = self._identifier()
         if self._accept("."):
-            return first.casefold(), self._identifier()
+            return self._names.key(first), self._identifier()
         return "", first
 
     def _identifier(self) -> str:
@@ -173,7 +181,12 @@ class _Reader:
         return self._identifier().upper()
 
     def _peek(self) -> str:
-        return self._tokens[self._at].text.upper() if self._at < len(self._tokens) else ""
+        """The word that follows, in upper case; '' for a quoted name, which is no keyword, and at the end."""
+        if self._at >= len(self._tokens):
+            return ""
+        token = self._tokens[self._at]
+        quoted = token.token_type in (TokenType.IDENTIFIER, TokenType.STRING)
+        return "" if quoted else token.text.upper()
 
     def _accept(self, *words: str) -> bool:
         if self._peek() in words:

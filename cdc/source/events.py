@@ -32,6 +32,7 @@ HEARTBEAT: int = BINLOG.HEARTBEAT_LOG_EVENT
 GTID: int = BINLOG.GTID_LOG_EVENT
 ANONYMOUS_GTID: int = BINLOG.ANONYMOUS_GTID_LOG_EVENT
 MARIADB_GTID: int = BINLOG.MARIADB_GTID_EVENT
+MARIADB_GTID_LIST: int = BINLOG.MARIADB_GTID_GTID_LIST_EVENT
 
 INSERT_ROWS: frozenset[int] = frozenset({BINLOG.WRITE_ROWS_EVENT_V1, BINLOG.WRITE_ROWS_EVENT_V2})
 UPDATE_ROWS: frozenset[int] = frozenset({BINLOG.UPDATE_ROWS_EVENT_V1, BINLOG.UPDATE_ROWS_EVENT_V2})
@@ -43,7 +44,13 @@ ROWS_V2: frozenset[int] = frozenset(
 """Rows events whose fixed part is followed by data of a length given there."""
 
 FILE_HEAD: frozenset[int] = frozenset(
-    {FORMAT_DESCRIPTION, BINLOG.PREVIOUS_GTIDS_LOG_EVENT, BINLOG.MARIADB_GTID_GTID_LIST_EVENT}
+    {
+        FORMAT_DESCRIPTION,
+        BINLOG.PREVIOUS_GTIDS_LOG_EVENT,
+        MARIADB_GTID_LIST,
+        BINLOG.MARIADB_BINLOG_CHECKPOINT_EVENT,
+        BINLOG.MARIADB_START_ENCRYPTION_EVENT,
+    }
 )
 """What stands at the head of every file."""
 
@@ -59,7 +66,7 @@ HARMLESS: frozenset[int] = frozenset(
         BINLOG.ROWS_QUERY_LOG_EVENT,
         BINLOG.MARIADB_ANNOTATE_ROWS_EVENT,
         BINLOG.PREVIOUS_GTIDS_LOG_EVENT,
-        BINLOG.MARIADB_GTID_GTID_LIST_EVENT,
+        MARIADB_GTID_LIST,
         BINLOG.MARIADB_BINLOG_CHECKPOINT_EVENT,
         # The source decrypts what it sends.
         BINLOG.MARIADB_START_ENCRYPTION_EVENT,
@@ -86,19 +93,45 @@ NAMES: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A statement in the log; `schema` is the session's default database."""
+    """A statement in the log, as the session sent it; `schema` is the session's default database.
+
+    `collation` is the id of the session's character_set_client, in which the statement's bytes are; None
+    where the event does not say.
+    """
 
     schema: str
-    statement: str
+    statement: bytes
+    collation: int | None = None
+
+
+# Status variables of a QUERY event that stand before the character sets, with their lengths in bytes;
+# None: a length byte and that many bytes (MySQL source documentation, Query_event, "Status variables").
+_BEFORE_CHARSET: dict[int, int | None] = {0: 4, 1: 8, 2: None, 3: 4, 6: None}
+_CHARSET = 4
 
 
 def read_query(body: bytes) -> Query:
-    """A QUERY event behind its header. Bytes that are not UTF-8 (names in literals) become U+FFFD."""
+    """A QUERY event behind its header."""
     schema_length = body[8]
-    status_length = int.from_bytes(body[11:13], "little")
-    at = 13 + status_length
+    at = 13 + int.from_bytes(body[11:13], "little")
     schema = body[at : at + schema_length].decode("utf-8", "replace")
-    return Query(schema, body[at + schema_length + 1 :].decode("utf-8", "replace"))
+    return Query(schema, body[at + schema_length + 1 :], _client_collation(body[13:at]))
+
+
+def _client_collation(variables: bytes) -> int | None:
+    at = 0
+    while at < len(variables):
+        code = variables[at]
+        if code == _CHARSET:
+            return int.from_bytes(variables[at + 1 : at + 3], "little")
+        if code not in _BEFORE_CHARSET:
+            return None
+        length = _BEFORE_CHARSET[code]
+        if length is None:
+            # The oldest form of the catalogue's name (code 2) ends with a zero as well.
+            length = 1 + variables[at + 1] + (1 if code == 2 else 0)
+        at += 1 + length
+    return None
 
 
 def read_rotate(body: bytes) -> tuple[str, int]:
@@ -137,6 +170,16 @@ class MariadbGtid:
 def read_mariadb_gtid(body: bytes) -> MariadbGtid:
     """A MariaDB GTID event behind its header."""
     return MariadbGtid(int.from_bytes(body[8:12], "little"), int.from_bytes(body[:8], "little"), body[12])
+
+
+_GTID_LIST_ENTRY = struct.Struct("<IIQ")
+
+
+def read_gtid_list(body: bytes) -> list[tuple[int, int, int]]:
+    """Domain, server and sequence of every entry of MariaDB's GTID_LIST, which stands at a file's head."""
+    count = int.from_bytes(body[:4], "little") & 0x0FFFFFFF
+    entries = body[4 : 4 + count * _GTID_LIST_ENTRY.size]
+    return list(_GTID_LIST_ENTRY.iter_unpack(entries))
 
 
 def has_checksums(format_description: bytes) -> bool:

@@ -6,7 +6,8 @@ See the MySQL protocol documentation, "Text Resultset Row": a packet a row, each
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from functools import lru_cache
 from typing import Any
 
@@ -25,10 +26,14 @@ _FULL_PACKET = 0xFFFFFF
 _RETRY_HINT = "the copy is tried again"
 
 
-def read_columns(connection: Any, sql: str, *, max_rows: int, max_bytes: int) -> Iterator[Cells]:
+def read_columns(
+    connection: Any, sql: str, *, max_rows: int, max_bytes: int, interrupt: Callable[[], None]
+) -> Generator[Cells]:
     """Runs `sql` and yields its rows in pieces of at most `max_rows` rows and about `max_bytes` bytes.
 
-    Raises SourceError where the server refuses, SourceUnavailableError where it stops before the end.
+    Closed before its end, it calls `interrupt`, which should make the server stop, and reads what is still
+    under way, so that the connection can be used for the next statement. Raises SourceError where the server
+    refuses, SourceUnavailableError where it stops before the end.
     """
     try:
         connection._execute_command(COMMAND.COM_QUERY, sql)
@@ -41,10 +46,16 @@ def read_columns(connection: Any, sql: str, *, max_rows: int, max_bytes: int) ->
     result.unbuffered_active = False
     result.connection = None
     connection._result = None
-    yield from _pieces(connection, width, max_rows, max_bytes)
+    with closing(_pieces(connection, width, max_rows, max_bytes)) as pieces:
+        for cells in pieces:
+            try:
+                yield cells
+            except GeneratorExit:
+                interrupt()  # before the rest is read
+                raise
 
 
-def _pieces(connection: Any, width: int, max_rows: int, max_bytes: int) -> Iterator[Cells]:
+def _pieces(connection: Any, width: int, max_rows: int, max_bytes: int) -> Generator[Cells]:
     columns: Cells = [[] for _ in range(width)]
     parse = _parser(width)(columns)
     buffer, pos, taken = b"", 0, 0
@@ -53,7 +64,11 @@ def _pieces(connection: Any, width: int, max_rows: int, max_bytes: int) -> Itera
         taken += at - pos
         pos = at
         if len(columns[0]) >= max_rows or taken >= max_bytes:
-            yield columns
+            try:
+                yield columns
+            except GeneratorExit:
+                _skip(connection, buffer[pos:])
+                raise
             columns = [[] for _ in range(width)]
             parse, taken = _parser(width)(columns), 0
             continue
@@ -75,6 +90,17 @@ def _pieces(connection: Any, width: int, max_rows: int, max_bytes: int) -> Itera
             buffer = b"".join(parts)
     if columns[0]:
         yield columns
+
+
+def _skip(connection: Any, buffer: bytes) -> None:
+    """Reads to the end of the result, or to the error that an interrupted one ends with."""
+    while True:
+        while _missing(buffer) > 0:
+            buffer += _receive(connection)
+        length = int.from_bytes(buffer[:3], "little")
+        if buffer[4] == 0xFF or (buffer[4] == 0xFE and length < 9):
+            return
+        buffer = buffer[4 + length :]
 
 
 def _missing(buffer: bytes) -> int:

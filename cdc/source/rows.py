@@ -18,13 +18,11 @@ import pyarrow as pa
 from cdc.errors import BinlogError, SchemaMismatchError
 from cdc.schema import Table
 from cdc.source.table_map import TableMap
-from cdc.types import arrow_type
+from cdc.types import row_schema
 from cdc.values.binlog import Fixed, fixed_column, prefixed_column, storage
 
 DELETE, INSERT, UPDATE = 0, 1, 2
 """What a buffered row does: remove its key, put a row whose key is new, put a row whose key exists."""
-
-OP_COLUMN = "_op"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +128,12 @@ class RowBuffer:
         for cells in self.cells:
             del cells[length:]
 
+    def operations(self) -> np.ndarray:
+        """What each row does: DELETE, INSERT or UPDATE, as uint8."""
+        return np.frombuffer(bytes(self.ops), np.uint8)
+
     def to_arrow(self, table: Table) -> pa.Table:
-        """All rows as an Arrow table: `table`'s columns in its order, then `_op` (uint8).
+        """All rows as an Arrow table of `row_schema(table)`.
 
         Raises SchemaMismatchError where the rows lack one of the columns, ValueDecodeError where a value
         can't be converted.
@@ -171,9 +173,7 @@ class RowBuffer:
                 hint=f"copy the table again: POST /sync/table/{table.name}",
                 table=table.name,
             )
-        schema = pa.schema([*((c.name, arrow_type(c)) for c in table.columns), (OP_COLUMN, pa.uint8())])
-        ops = pa.array(np.frombuffer(bytes(self.ops), np.uint8))
-        return pa.Table.from_arrays([*(arrays[c.name] for c in table.columns), ops], schema=schema)
+        return pa.Table.from_arrays([arrays[c.name] for c in table.columns], schema=row_schema(table))
 
 
 def _walk(part: Run | Cells, pos: str, capture: dict[int, str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -15,10 +15,11 @@ from cdc.errors import SnapshotError
 from cdc.position import Position
 from cdc.schema import Table
 from cdc.source.connection import SourceEndpoint
+from cdc.source.gtid_scan import gtid_position_at
 from cdc.source.result_rows import read_columns
 from cdc.source.server import ServerFacts, binlog_end, server_facts
 from cdc.source.translation import translate
-from cdc.types import arrow_type, select_expression
+from cdc.types import row_schema, select_expression
 from cdc.values.text import text_column
 
 _READ_TIMEOUT = 3600.0
@@ -55,6 +56,7 @@ class Snapshot:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._exact = exact
+        self._by_gtid = False
         self.facts: ServerFacts
         self.low: Position
         self.mark: Position
@@ -82,7 +84,9 @@ class Snapshot:
             self._start()
             position = self._mariadb_position()
             return position, position
-        exact = [t for t in self._tables if self._exact or not facts.gtid_mode or not t.primary_key]
+        # Before the first transaction there is no GTID to start from.
+        self._by_gtid = facts.gtid_mode and bool(binlog_end(self._connection, facts)[2])
+        exact = [t for t in self._tables if self._exact or not self._by_gtid or not t.primary_key]
         if not exact:
             return self._position_then_start()
         with closing(self._endpoint.connect(purpose="copy-lock")) as locking:
@@ -104,7 +108,7 @@ class Snapshot:
         mark = Position("mysql", self.facts.server_uuid, file, offset, gtid, time.time())
         # With GTIDs, a transaction may stand in the file before its end and not be in gtid_executed yet:
         # such a start has no offset.
-        return (replace(mark, offset=4) if self.facts.gtid_mode else replace(mark, gtid="")), mark
+        return (replace(mark, offset=4) if self._by_gtid else replace(mark, gtid="")), mark
 
     def _mariadb_position(self) -> Position:
         with self._connection.cursor() as cursor:
@@ -118,12 +122,13 @@ class Snapshot:
                 )
             cursor.execute("SELECT BINLOG_GTID_POS(%s, %s)", (file, int(offset)))
             gtid = cursor.fetchone()[0]
-        if gtid is None:
-            raise SnapshotError(
-                f"MariaDB knows no GTID position at {file}:{offset}",
-                hint="the file was purged just now: the copy is tried again",
-            )
-        return Position("mariadb", self.facts.server_uuid, file, int(offset), gtid, time.time())
+        place = Position("mariadb", self.facts.server_uuid, file, int(offset), gtid or "", time.time())
+        if gtid is not None:
+            return place
+        # The server's own function gives up at an event that is larger than max_allowed_packet.
+        connection = self._endpoint.connect(purpose="copy-position")
+        server_id = 0x8000_0000 | connection.thread_id()
+        return replace(place, gtid=gtid_position_at(connection, place, server_id=server_id))
 
     def end(self) -> Position:
         """A boundary behind everything that the snapshot (and what was read of it so far) can hold."""
@@ -133,14 +138,33 @@ class Snapshot:
             file, offset, gtid = binlog_end(connection, self.facts)
         return Position(self.low.flavor, self.low.server, file, offset, gtid, time.time())
 
-    def read(self, table: Table) -> Iterator[pa.Table]:
-        """All rows of `table`, in pieces of bounded size, as Arrow tables of the replica's types."""
+    def read(self, table: Table) -> Generator[pa.Table]:
+        """All rows of `table`, in pieces of bounded size, as Arrow tables of `row_schema(table)`.
+
+        Close it where it is left before its end: the next table can't be read otherwise.
+        """
         columns = ", ".join(select_expression(column) for column in table.columns)
-        schema = pa.schema([(column.name, arrow_type(column)) for column in table.columns])
+        schema = row_schema(table)
         sql = f"SELECT {columns} FROM {table.source_name}"
-        for cells in read_columns(self._connection, sql, max_rows=self._max_rows, max_bytes=self._max_bytes):
-            arrays = [text_column(c, values) for c, values in zip(table.columns, cells, strict=True)]
-            yield pa.Table.from_arrays(arrays, schema=schema)
+        pieces = read_columns(
+            self._connection,
+            sql,
+            max_rows=self._max_rows,
+            max_bytes=self._max_bytes,
+            interrupt=self._interrupt,
+        )
+        with closing(pieces):
+            for cells in pieces:
+                arrays = [text_column(c, values) for c, values in zip(table.columns, cells, strict=True)]
+                yield pa.Table.from_arrays(arrays, schema=schema)
+
+    def _interrupt(self) -> None:
+        """Ends the statement that the snapshot's session is busy with."""
+        try:
+            with closing(self._endpoint.connect(purpose="copy-interrupt")) as other, other.cursor() as cursor:
+                cursor.execute(f"KILL QUERY {self._connection.thread_id()}")
+        except pymysql.MySQLError as error:
+            raise translate(error, doing="interrupting a copy") from error
 
     def count(self, table: Table) -> int:
         """The number of rows."""

@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from zlib import crc32
 
 from cdc.errors import BinlogError, DucklingError, SchemaMismatchError, SourceUnavailableError, StoppedError
 from cdc.position import GtidPosition, GtidSet, Position
-from cdc.schema import Table
+from cdc.schema import NameCase, Table
 from cdc.source import events
 from cdc.source.batcher import Batcher, FlushReason
 from cdc.source.binlog import BinlogDump
@@ -29,6 +29,7 @@ _HALF_WRAP = 1 << 31
 class _Target:
     """A captured table as one TABLE_MAP describes it."""
 
+    key: str
     table: str
     table_map: TableMap
     layout: RowLayout
@@ -65,10 +66,11 @@ class Meeting:
 class BinlogReader:
     """Reads one dump until it is stopped or an error ends it.
 
-    `tables` are the captured tables by casefolded name; they may be exchanged while the reader is held at
-    a meeting. Rows of other tables and schemas are passed over; their transactions still move the position.
-    `on_schema_change` is called at the boundary behind a statement that may change a table of `schema`,
-    after everything before it was flushed.
+    `tables` are the captured tables by the key that `names` makes of their name; they may be exchanged while
+    the reader is held at a meeting. Rows of other tables and schemas are passed over; their transactions
+    still move the position. `on_schema_change` is called at the boundary behind statements that may change a
+    table of `schema`, with that boundary, after all before it was flushed with a position before it: who
+    takes it carries the change out and moves the position in one transaction.
 
     Positions (`position`) are transaction boundaries only: whoever resumes there misses nothing.
     """
@@ -81,8 +83,9 @@ class BinlogReader:
         *,
         schema: str,
         tables: Mapping[str, Table],
+        names: NameCase,
         collations: Mapping[int, str],
-        on_schema_change: Callable[[SchemaChange, Position], None],
+        on_schema_change: Callable[[list[SchemaChange], Position], None],
         position_interval: float,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -91,6 +94,7 @@ class BinlogReader:
         self._dump = dump
         self._batcher = batcher
         self._schema = schema
+        self._names = names
         self._collations = collations
         self._on_schema_change = on_schema_change
         self._position_interval = position_interval
@@ -110,6 +114,8 @@ class BinlogReader:
         self._changes: list[SchemaChange] = []
         self._maps: dict[bytes, _Target | None] = {}
         self._known: dict[bytes, _Target | None] = {}
+        self._boundary_at = (self._file, self._offset)
+        """File and offset of the last transaction boundary."""
         self._flushed_offset = (self._file, self._offset)
         self._flushed_at = clock()
         self._meetings: list[Meeting] = []
@@ -225,6 +231,8 @@ class BinlogReader:
                     return
             elif self._control(kind, buffer[body:end], timestamp, server_id, log_pos, flags):
                 return
+            elif self._meetings and not self._in_transaction and self._commit_gtid is None:
+                self._keep_meetings()
 
     def _advance(self, log_pos: int, kind: int) -> None:
         """Takes over an event's end position; headers say its low 32 bits only.
@@ -272,6 +280,11 @@ class BinlogReader:
         """A new file begins (or the dump does): checksums, and what a crash of the source left open."""
         self._checksum = events.has_checksums(body)
         if self._in_transaction and not flags & events.ARTIFICIAL:
+            if self._batcher.parts:
+                raise SourceUnavailableError(
+                    "the source died inside a transaction of which parts were handed on",
+                    hint="they are rolled back, and the stream is read again from the committed position",
+                )
             # The source died inside a transaction: its log ends there, and the GTID was never used.
             self._rollback()
             self._commit_gtid = None
@@ -294,10 +307,10 @@ class BinlogReader:
     # Transactions ------------------------------------------------------------------------------------
 
     def _query(self, query: events.Query, timestamp: int) -> bool:
-        statement = query.statement
-        if statement == "BEGIN":
+        if query.statement == b"BEGIN":
             self._in_transaction = True
             return False
+        statement = self._statement(query)
         word = statement[:9].upper().rstrip(" ;")
         if word == "COMMIT":
             self._commit(timestamp)
@@ -315,7 +328,7 @@ class BinlogReader:
             return False
         if word[:3] == "XA ":
             raise self._xa()
-        change = read_statement(statement, query.schema, self._schema)
+        change = read_statement(statement, query.schema, self._schema, self._names)
         if change is not None and change.is_data:
             raise BinlogError(
                 f"a statement that changes rows stands in the binary log before {self._file}:{self._offset}:"
@@ -323,6 +336,8 @@ class BinlogReader:
                 hint="set binlog_format = ROW for every session and copy again: POST /sync/full",
             )
         if change is not None:
+            if not self._changes and not self._batcher.parts:
+                self._flush(FlushReason.SCHEMA, self._last_boundary())
             self._changes.append(change)
             if change.opens_transaction:
                 self._in_transaction = True
@@ -331,6 +346,13 @@ class BinlogReader:
         self._commit(timestamp)
         return self._boundary(drained=False)
 
+    def _statement(self, query: events.Query) -> str:
+        """The statement as text; it stands in the log in the character set of the session that sent it."""
+        character_set = self._collations.get(query.collation) if query.collation is not None else None
+        if character_set is None or character_set == "binary":
+            return query.statement.decode("utf-8", "replace")
+        return decoder(character_set)(query.statement)
+
     def _commit(self, timestamp: int) -> None:
         """The end of a transaction: its rows count, and the position may stand here."""
         if self._commit_gtid is not None:
@@ -338,6 +360,7 @@ class BinlogReader:
             self._commit_gtid = None
         self._timestamp = self._commit_time or float(timestamp)
         self._in_transaction = False
+        self._boundary_at = (self._file, self._offset)
         if self._marks:
             self._batcher.batch.transactions += 1
             self._marks.clear()
@@ -384,21 +407,23 @@ class BinlogReader:
         length = content[2]
         target: _Target | None = None
         schema = content[3 : 3 + length].decode()
-        if schema == self._schema or schema.casefold() == self._schema.casefold():
+        if self._names.key(schema) == self._names.key(self._schema):
             at = 3 + length + 1
             name = content[at + 1 : at + 1 + content[at]].decode()
-            table = self.tables.get(name.casefold())
+            key = self._names.key(name)
+            table = self.tables.get(key)
             if table is not None:
-                target = self._target(table, read_table_map(content, self._collations, _member_text))
+                target = self._target(key, table, read_table_map(content, self._collations, _member_text))
         self._known[content] = target
         return target
 
-    def _target(self, table: Table, table_map: TableMap) -> _Target:
+    def _target(self, key: str, table: Table, table_map: TableMap) -> _Target:
         if not table_map.named:
-            raise SchemaMismatchError(
+            raise BinlogError(
                 f"the source writes no column names for table {table.name}",
                 hint="SET GLOBAL binlog_row_metadata = FULL, then POST /sync/table/" + table.name,
                 table=table.name,
+                code="ROW_METADATA",
             )
         ours = {column.name.casefold() for column in table.columns}
         theirs = {column.name.casefold() for column in table_map.columns if not _is_hidden(column.name)}
@@ -410,7 +435,9 @@ class BinlogReader:
                 table=table.name,
             )
         layout = RowLayout.of(table_map, table.primary_key)
-        return _Target(table.name, table_map, layout, (layout.columns_bitmap, b"\xff" * layout.null_bytes))
+        return _Target(
+            key, table.name, table_map, layout, (layout.columns_bitmap, b"\xff" * layout.null_bytes)
+        )
 
     def _rows(self, kind: int, buffer: bytes, body: int, end: int) -> None:
         try:
@@ -432,15 +459,16 @@ class BinlogReader:
         images = 2 if kind in events.UPDATE_ROWS else 1
         for _ in range(images):
             if buffer[pos : pos + width] not in target.present:
-                raise SchemaMismatchError(
+                raise BinlogError(
                     f"a row image of table {target.table} lacks columns (binlog_row_image is not FULL)",
                     hint="set binlog_row_image = FULL for every session, then POST /sync/table/"
                     + target.table,
                     table=target.table,
+                    code="ROW_IMAGE",
                 )
             pos += width
         batcher = self._batcher
-        rows = batcher.buffer(target.table, target.table_map, target.layout)
+        rows = batcher.buffer(target.key, target.table_map, target.layout)
         self._marks.append((rows, len(rows)))
         try:
             if kind in events.INSERT_ROWS:
@@ -462,7 +490,7 @@ class BinlogReader:
         reason = batcher.full()
         if reason is not None and self._in_transaction:
             if self._stopping:
-                raise StoppedError("the stream was stopped inside a transaction", hint="it comes again")
+                raise self._stopped_inside()
             batcher.flush_part(reason)
             self._marks = [(rows, 0)]
 
@@ -471,6 +499,8 @@ class BinlogReader:
     def _idle(self) -> bool:
         """Nothing more to read now. True ends the loop."""
         if self._in_transaction or self._commit_gtid is not None:
+            if self._stopping and self._batcher.parts:
+                raise self._stopped_inside()
             return self._stopping  # what is unfinished comes again after the next start
         return self._boundary(drained=True)
 
@@ -492,9 +522,8 @@ class BinlogReader:
 
     def _announce_changes(self) -> None:
         changes, self._changes = self._changes, []
-        self._flush(FlushReason.SCHEMA)
-        for change in changes:
-            self._on_schema_change(change, self.position)
+        self._on_schema_change(changes, self.position)
+        self._flushed_offset = (self._file, self._offset)
         self._known.clear()
         self._maps.clear()
 
@@ -504,10 +533,16 @@ class BinlogReader:
         interval = self._position_interval if drained else 2 * self._position_interval
         return self._clock() - self._flushed_at >= interval
 
-    def _flush(self, reason: FlushReason) -> None:
-        self._flushed_offset = (self._file, self._offset)
+    def _last_boundary(self) -> Position:
+        """The boundary before the transaction that is being read; its GTID is not in the set yet."""
+        file, offset = self._boundary_at
+        return replace(self.position, file=file, offset=offset)
+
+    def _flush(self, reason: FlushReason, position: Position | None = None) -> None:
+        position = position or self.position
+        self._flushed_offset = (position.file, position.offset)
         self._flushed_at = self._clock()
-        self._batcher.flush(self.position, reason)
+        self._batcher.flush(position, reason)
 
     def _keep_meetings(self) -> None:
         """Keeps all that are due here, those asked for while the reader was held here among them."""
@@ -515,7 +550,8 @@ class BinlogReader:
         flushed = False
         while True:
             with self._lock:
-                due = [m for m in self._meetings if m.target is None or here.reached(m.target)]
+                due = [m for m in self._meetings if _is_due(m, here)]
+                self._meetings = [m for m in self._meetings if m in due or not m.reached.done()]
             if not due:
                 return
             if not flushed:
@@ -538,6 +574,9 @@ class BinlogReader:
             f"{what}, before {self._file}:{self._offset}", hint="the source's binary log may be damaged"
         )
 
+    def _stopped_inside(self) -> StoppedError:
+        return StoppedError("the stream was stopped inside a transaction", hint="it comes again")
+
     def _xa(self) -> BinlogError:
         return BinlogError(
             f"an XA transaction stands in the binary log before {self._file}:{self._offset}",
@@ -549,6 +588,15 @@ class BinlogReader:
             f"a transaction before {self._file}:{self._offset} was rolled back after a part of it was applied",
             hint="raise BATCH_SIZE so that the transaction fits one batch",
         )
+
+
+def _is_due(meeting: Meeting, here: Position) -> bool:
+    """Whether `here` is where the meeting was wanted, or behind; an impossible wish is told so."""
+    try:
+        return meeting.target is None or here.reached(meeting.target)
+    except BinlogError as error:
+        meeting.reached.set_exception(error)
+        return False
 
 
 def _member_text(member: bytes, character_set: str | None) -> str:

@@ -79,7 +79,7 @@ class SourceUrl:
 
 
 def _wrong(what: str, hint: str) -> ConfigError:
-    return ConfigError(f"the source's address {what}", hint=hint)
+    return ConfigError(f"MYSQL_CONNECTION_STRING {what}", hint=hint)
 
 
 def _decoded(text: str, what: str) -> str:

@@ -30,7 +30,7 @@ from cdc.values.decimals import decimal_array, decimal_text_array
 from cdc.values.json_binary import json_text
 from cdc.values.members import enum_array, set_array
 from cdc.values.network import inet4_array, inet6_array, uuid_array
-from cdc.values.numbers import bits_from_binary, float_from_binary, integer_from_binary
+from cdc.values.numbers import bits_from_binary, flags, float_from_binary, integer_from_binary
 from cdc.values.shapes import blob_array, vector_array, wkb_array
 from cdc.values.temporal import (
     date_from_binary,
@@ -39,6 +39,7 @@ from cdc.values.temporal import (
     timestamp_from_binary,
     year_from_binary,
 )
+from cdc.values.zero_dates import check_dates
 
 __all__ = [
     "BinlogColumn",
@@ -65,7 +66,10 @@ def fixed_column(target: Column, source: BinlogColumn, cells: Bytes, valid: Bool
     reader = _FIXED.get((target.data_type, source.type_code))
     if reader is None or cells.shape[1] != source.width:
         raise _mismatch(target, source)
-    return reader(target, source, np.ascontiguousarray(cells), valid)
+    array = reader(target, source, np.ascontiguousarray(cells), valid)
+    if target.choice == "no_zero_dates":
+        check_dates(target, array, 0 if valid is None else int(np.count_nonzero(~valid)))
+    return array
 
 
 def prefixed_column(target: Column, source: BinlogColumn, cells: list[bytes | None]) -> pa.Array:
@@ -87,6 +91,8 @@ def _mismatch(target: Column, source: BinlogColumn) -> SchemaMismatchError:
 def _integer(target: Column, source: BinlogColumn, cells: Bytes, valid: Bools | None) -> pa.Array:
     if target.unsigned != source.unsigned:
         raise _mismatch(target, source)
+    if target.choice == "boolean":
+        return flags(integer_from_binary(cells, pa.int8(), valid))
     return integer_from_binary(cells, arrow_type(target), valid)
 
 

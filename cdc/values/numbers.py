@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cdc.values.arrays import Bools, Bytes, primitive
 
@@ -17,6 +18,11 @@ def integer_from_binary(cells: Bytes, kind: pa.DataType, valid: Bools | None) ->
     wide = np.zeros((len(cells), 4), np.uint8)
     wide[:, 1:] = cells
     return primitive(kind, wide.view(f"<{sign}4").reshape(-1) >> 8, valid)
+
+
+def flags(numbers: pa.Array) -> pa.Array:
+    """Integers as booleans: all but 0 are true, as in a condition of MySQL."""
+    return pc.not_equal(numbers, pa.scalar(0, numbers.type))
 
 
 def float_from_binary(cells: Bytes, kind: pa.DataType, valid: Bools | None) -> pa.Array:

@@ -23,9 +23,10 @@ from cdc.values.arrays import (
     strings,
     validity,
 )
-from cdc.values.numbers import bits_from_binary
+from cdc.values.numbers import bits_from_binary, flags
 from cdc.values.shapes import blob_array, vector_array, wkb_array
 from cdc.values.temporal import SECOND, Days, date_array, datetime_array, days
+from cdc.values.zero_dates import check_dates
 
 Reader = Callable[[Column, Sequence[bytes | None]], pa.Array]
 
@@ -43,9 +44,12 @@ def text_column(column: Column, cells: list[bytes | None]) -> pa.Array:
         arrow_type(column)  # raises what there is to say
         raise ValueDecodeError(f"Column {column.name} of type {column.data_type} can't be read as text.")
     try:
-        return reader(column, cells)
+        array = reader(column, cells)
     except pa.ArrowInvalid:
         raise _unreadable(column) from None
+    if column.choice == "no_zero_dates":
+        check_dates(column, array, cells.count(None))
+    return array
 
 
 def _unreadable(column: Column) -> ValueDecodeError:
@@ -59,6 +63,8 @@ def _number(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
     """Integers, DOUBLE and FLOAT (which goes by way of the double that it is exactly)."""
     kind = arrow_type(column)
     text = relabel(binary(cells), pa.string())
+    if kind == pa.bool_():
+        return flags(text.cast(pa.int8()))
     return text.cast(pa.float64()).cast(kind) if kind == pa.float32() else text.cast(kind)
 
 

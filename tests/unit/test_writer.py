@@ -1,0 +1,249 @@
+"""The one thread that writes, on a real DuckDB file."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from cdc.errors import DucklingError, ReplicaError, StoppedError
+from cdc.metrics import Metrics
+from cdc.position import Position
+from cdc.replica import state, tables
+from cdc.replica.database import ReplicaDatabase
+from cdc.replica.writer import BatchTarget, Writer
+from cdc.schema import Column, Table
+from cdc.source.batcher import Batch, FlushReason
+from cdc.source.rows import RowBuffer, RowLayout
+from cdc.source.table_map import TableMap
+from cdc.values.binlog import FieldType, binlog_column
+
+WAIT = 3
+T = Table("shop", "t", (Column("id", "int", "int"),), ("id",))
+D = Table("shop", "d", (Column("day", "date", "date"),), ("day",))
+_MAPS = {
+    "t": TableMap("shop", "t", (binlog_column(FieldType.LONG, b"", name="id"),), named=True),
+    "d": TableMap("shop", "d", (binlog_column(FieldType.DATE, b"", name="day"),), named=True),
+}
+
+
+def batch(*ids: int, at: int | None = None, table: str = "t") -> Batch:
+    """Inserts of `ids`; `at` is the boundary's offset, None for a part. Days are numbers too, 0 is no day."""
+    layout = RowLayout.of(_MAPS[table], ("id" if table == "t" else "day",))
+    rows = RowBuffer(_MAPS[table], layout)
+    for i in ids:
+        image = b"\xfe" + (struct.pack("<i", i) if table == "t" else i.to_bytes(3, "little"))
+        rows.insert(image, 0, len(image))
+    position = None if at is None else Position("mysql", "a-server", "binlog.000001", at)
+    return Batch([(table, rows)], rows=len(ids), transactions=1, position=position, reason=FlushReason.IDLE)
+
+
+def save(cursor: duckdb.DuckDBPyConnection, position: Position) -> None:
+    state.save_position(cursor, "default", position)
+
+
+def target(on_error: Callable[[DucklingError], None] = lambda _: None) -> BatchTarget:
+    return BatchTarget({"t": T, "d": D}, save_position=save, on_error=on_error)
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[ReplicaDatabase]:
+    database = ReplicaDatabase(tmp_path / "copy.db", memory_limit="256MB", threads=1)
+    database.open()
+    cursor = database.cursor()
+    state.prepare(cursor, "default", "shop")
+    for each in (T, D):
+        tables.create_staging(cursor, each)
+        tables.swap(cursor, each.name)
+    cursor.close()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def writer(replica: ReplicaDatabase) -> Iterator[Writer]:
+    made = Writer(
+        replica,
+        Metrics().for_database("default"),
+        name="default",
+        checkpoint_wal_bytes=1 << 30,
+        checkpoint_idle=3600.0,
+    )
+    made.start()
+    yield made
+    assert made.stop(10.0)
+
+
+def ids(replica: ReplicaDatabase) -> list[int]:
+    cursor = replica.cursor()
+    try:
+        return [i for (i,) in cursor.execute("SELECT id FROM t ORDER BY id").fetchall()]
+    finally:
+        cursor.close()
+
+
+def settle(writer: Writer) -> None:
+    writer.submit(lambda _: None).result(WAIT)
+
+
+def saved(writer: Writer) -> int | None:
+    position = writer.submit(lambda cursor: state.load_position(cursor, "default")).result(WAIT)
+    return position.offset if position else None
+
+
+def test_rows_and_their_position_are_there_together(writer: Writer, replica: ReplicaDatabase) -> None:
+    into = target()
+    writer.deliver(into, batch(1, 2, at=100))
+    settle(writer)
+    assert (ids(replica), saved(writer)) == ([1, 2], 100)
+    assert into.applied is not None
+    assert into.applied.offset == 100
+
+
+def test_a_transaction_in_parts_is_seen_whole_or_not_at_all(writer: Writer, replica: ReplicaDatabase) -> None:
+    into = target()
+    writer.deliver(into, batch(1))
+    writer.deliver(into, batch(2))
+    assert ids(replica) == []
+    writer.deliver(into, batch(3, at=100))
+    settle(writer)
+    assert ids(replica) == [1, 2, 3]
+
+
+def test_discarding_a_target_rolls_its_open_parts_back_and_frees_the_writer(
+    writer: Writer, replica: ReplicaDatabase
+) -> None:
+    into = target()
+    writer.deliver(into, batch(1))
+    waiting = writer.submit(lambda _: "done")
+    writer.discard(into, StoppedError("the stream ended"))
+    assert waiting.result(WAIT) == "done"
+    assert (ids(replica), saved(writer)) == ([], None)
+    with pytest.raises(StoppedError):
+        writer.deliver(into, batch(2, at=200))
+
+
+def test_stopping_rolls_back_an_open_part_and_completes_every_future(replica: ReplicaDatabase) -> None:
+    made = Writer(
+        replica,
+        Metrics().for_database("default"),
+        name="default",
+        checkpoint_wal_bytes=1 << 30,
+        checkpoint_idle=3600.0,
+    )
+    made.start()
+    made.deliver(target(), batch(1))
+    waiting = [made.submit(lambda _: None) for _ in range(3)]
+    assert made.stop(10.0)
+    assert all(future.done() for future in waiting)
+    assert ids(replica) == []
+    with pytest.raises(StoppedError):
+        made.submit(lambda _: None)
+
+
+def test_a_job_runs_before_batches_that_were_delivered_after_it(writer: Writer) -> None:
+    """Else a stream that always has a batch waiting keeps copies and their callers out for ever."""
+    into = target()
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hold(_: duckdb.DuckDBPyConnection) -> None:
+        busy.set()
+        go_on.wait(WAIT)
+
+    held = writer.submit(hold)
+    assert busy.wait(WAIT)
+    writer.deliver(into, batch(1, at=100))
+    job = writer.submit(lambda cursor: cursor.execute("SELECT count(*) FROM t").fetchall()[0][0])
+    writer.deliver(into, batch(2, at=200))
+    go_on.set()
+    held.result(WAIT)
+    assert job.result(WAIT) == 1
+
+
+def test_a_refused_row_names_its_table_and_leaves_nothing_behind(
+    writer: Writer, replica: ReplicaDatabase
+) -> None:
+    """A zero date is NULL here, which no key takes; the error must let the stream set that table aside."""
+    told: Future[DucklingError] = Future()
+    into = target(told.set_result)
+    both = batch(1, at=100)
+    both.buffers += batch(0, at=100, table="d").buffers
+    writer.deliver(into, both)
+    error = told.result(WAIT)
+    assert (ids(replica), saved(writer)) == ([], None)
+    assert error.table == "d"
+    assert "conflict" not in error.message
+
+
+def test_an_unexpected_failure_names_its_table(writer: Writer) -> None:
+    """Whatever a library raises: one table's rows must not stop all others for ever."""
+    told: Future[DucklingError] = Future()
+    broken = batch(1, 2, at=100)
+    broken.buffers[0][1].nulls.pop()
+    writer.deliver(target(told.set_result), broken)
+    assert told.result(WAIT).table == "t"
+
+
+def test_a_failed_target_takes_no_more_and_others_go_on(writer: Writer, replica: ReplicaDatabase) -> None:
+    told: Future[DucklingError] = Future()
+    bad, good = target(told.set_result), target()
+    writer.deliver(bad, batch(0, at=100, table="d"))
+    told.result(WAIT)
+    with pytest.raises(ReplicaError):
+        writer.deliver(bad, batch(1, at=200))
+    writer.deliver(good, batch(2, at=300))
+    settle(writer)
+    assert ids(replica) == [2]
+
+
+def test_whoever_is_blocked_by_a_full_queue_is_freed_when_the_target_fails(writer: Writer) -> None:
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hold(_: duckdb.DuckDBPyConnection) -> None:
+        busy.set()
+        go_on.wait(WAIT)
+
+    writer.submit(hold)
+    assert busy.wait(WAIT)
+    into = target()
+    for i in range(2):
+        writer.deliver(into, batch(i, at=i))
+    ended: Future[None] = Future()
+
+    def third() -> None:
+        try:
+            writer.deliver(into, batch(9, at=9))
+        except BaseException as error:  # noqa: BLE001 - for the test to see
+            ended.set_exception(error)
+        else:
+            ended.set_result(None)
+
+    thread = threading.Thread(target=third)
+    thread.start()
+    discarding = threading.Thread(target=writer.discard, args=(into, ReplicaError("it failed")))
+    discarding.start()
+    go_on.set()
+    with pytest.raises(ReplicaError, match="it failed"):
+        ended.result(WAIT)
+    thread.join(WAIT)
+    discarding.join(WAIT)
+    assert not discarding.is_alive()
+
+
+def test_a_job_that_fails_is_rolled_back_and_its_caller_told(
+    writer: Writer, replica: ReplicaDatabase
+) -> None:
+    def job(cursor: duckdb.DuckDBPyConnection) -> Any:
+        cursor.execute("INSERT INTO t VALUES (1)")
+        cursor.execute("SELECT * FROM no_such_table")
+
+    with pytest.raises(ReplicaError):
+        writer.submit(job).result(WAIT)
+    settle(writer)
+    assert ids(replica) == []

@@ -539,6 +539,8 @@ class Pipeline:
     def _read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         cursor = self._engine.replica.cursor()
         try:
+            # One moment for all that is read: a table may be dropped between two statements.
+            cursor.execute("BEGIN TRANSACTION READ ONLY")
             return work(cursor)
         finally:
             cursor.close()

@@ -67,6 +67,8 @@ class BinlogDump:
         except pymysql.MySQLError as error:
             raise translate(error, doing="asking for the binary log") from error
         self._socket: Any = connection._sock
+        self._socket.setblocking(False)
+        self._encrypted = isinstance(self._socket, ssl.SSLSocket)
         self._bell_lock = threading.Lock()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
@@ -147,12 +149,15 @@ class BinlogDump:
                     yield buffer, pos + 5, stop
                     pos = stop
                 missing = 4 - (size - pos)
-            waiting = False
-            while not self._readable(patience if waiting else 0.0):
-                waiting = True
-                yield None
-            buffer = self._more(buffer[pos:], missing)
-            pos = 0
+            parts = [buffer[pos:]]
+            while missing > 0:
+                if data := self._receive():
+                    parts.append(data)
+                    missing -= len(data)
+                else:
+                    yield None
+                    self._wait(patience)
+            buffer, pos = b"".join(parts), 0
 
     def _join_packets(self, buffer: bytes, pos: int) -> tuple[bytes, int]:
         """An event larger than one packet: its packets' contents joined at the front of a new buffer.
@@ -175,47 +180,62 @@ class BinlogDump:
                 end = sum(map(len, parts))
                 return b"".join([*parts, buffer[pos:]]), end
 
-    def _readable(self, timeout: float) -> bool:
-        """Whether there are bytes to read, waiting up to `timeout` seconds for them."""
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
-            return True
-        ready = [descriptor for descriptor, _ in self._poll.poll(timeout * 1000)]
-        if self._bell in ready:
-            os.eventfd_read(self._bell)
-            ready.remove(self._bell)
-        if ready:
-            return True
-        silent = self._clock() - self._heard
-        if silent > self._silence:
-            raise SourceUnavailableError(
-                f"the source sent nothing for {silent:.0f} s, not even a heartbeat",
-                hint="the connection is taken as lost and made anew",
-            )
-        return False
+    def _receive(self) -> bytes:
+        """What has come, about _RECEIVE_BYTES at most; nothing where nothing has.
 
-    def _more(self, rest: bytes, missing: int) -> bytes:
-        """`rest` and at least `missing` further bytes."""
-        parts = [rest]
-        while missing > 0:
-            while not self._readable(1.0):
-                pass
+        One read of an encrypted socket gives one TLS record, 16 KiB at most: several make a buffer.
+        """
+        parts: list[bytes] = []
+        size = 0
+        while size < _RECEIVE_BYTES:
             try:
-                data = self._socket.recv(max(_RECEIVE_BYTES, min(missing, 1 << 22)))
-            except ssl.SSLWantReadError:
-                continue
+                data = self._socket.recv(_RECEIVE_BYTES)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                break
             except OSError as error:
                 raise SourceUnavailableError(
                     f"the connection to the source broke ({error.__class__.__name__})",
                     hint="it is made anew from the last committed position",
                 ) from error
             if not data:
+                if parts:
+                    break  # the next read says it again
                 raise SourceUnavailableError(
                     "the source closed the connection",
                     hint="it is made anew from the last committed position",
                 )
-            self._heard = self._clock()
             parts.append(data)
-            missing -= len(data)
+            size += len(data)
+            if not self._encrypted:
+                break
+        if parts:
+            self._heard = self._clock()
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _wait(self, timeout: float) -> None:
+        """Returns when there is something to read, at a `wake`, or after `timeout` seconds."""
+        ready = [descriptor for descriptor, _ in self._poll.poll(timeout * 1000)]
+        if self._bell in ready:
+            os.eventfd_read(self._bell)
+        elif not ready:
+            silent = self._clock() - self._heard
+            if silent > self._silence:
+                raise SourceUnavailableError(
+                    f"the source sent nothing for {silent:.0f} s, not even a heartbeat",
+                    hint="the connection is taken as lost and made anew",
+                )
+
+    def _more(self, rest: bytes, missing: int) -> bytes:
+        """`rest` and at least `missing` further bytes."""
+        if missing <= 0:
+            return rest
+        parts = [rest]
+        while missing > 0:
+            if data := self._receive():
+                parts.append(data)
+                missing -= len(data)
+            else:
+                self._wait(1.0)
         return b"".join(parts)
 
     def _ended(self, packet: bytes) -> SourceError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import uuid
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pymysqlreplication.constants import BINLOG
 
@@ -134,6 +135,12 @@ def _client_collation(variables: bytes) -> int | None:
     return None
 
 
+def is_begin(buffer: bytes, body: int, end: int) -> bool:
+    """Whether the QUERY event between `body` (behind its header) and `end` is the statement BEGIN."""
+    at = body + 14 + buffer[body + 8] + (buffer[body + 11] | buffer[body + 12] << 8)
+    return end - at == 5 and buffer[at:end] == b"BEGIN"
+
+
 def read_rotate(body: bytes) -> tuple[str, int]:
     """The file that follows, and where in it the next event begins."""
     return body[8:].decode(), int.from_bytes(body[:8], "little")
@@ -145,7 +152,12 @@ def read_gtid(body: bytes) -> tuple[str, int, float | None]:
     if len(body) >= 49:
         micros = int.from_bytes(body[42:49], "little") & ~(1 << 55)
         when = micros / 1e6
-    return str(uuid.UUID(bytes=body[1:17])), int.from_bytes(body[17:25], "little"), when
+    return _uuid_text(body[1:17]), int.from_bytes(body[17:25], "little"), when
+
+
+@lru_cache(maxsize=256)
+def _uuid_text(source: bytes) -> str:
+    return str(uuid.UUID(bytes=source))
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,6 +229,8 @@ class BinlogReader:
                 self._commit(timestamp)
                 if self._boundary(drained=False):
                     return
+            elif kind == events.QUERY and events.is_begin(buffer, body, end):
+                self._in_transaction = True
             elif self._control(kind, buffer[body:end], timestamp, server_id, log_pos, flags):
                 return
             elif self._meetings and not self._in_transaction and self._commit_gtid is None:
@@ -546,6 +548,8 @@ class BinlogReader:
 
     def _keep_meetings(self) -> None:
         """Keeps all that are due here, those asked for while the reader was held here among them."""
+        if not any(map(self._may_be_due, self._meetings)):
+            return
         here = self.position
         flushed = False
         while True:
@@ -566,6 +570,16 @@ class BinlogReader:
                 self._maps.clear()
             with self._lock:
                 self._meetings.remove(meeting)
+
+    def _may_be_due(self, meeting: Meeting) -> bool:
+        """False for a target further on in the file that is read: the cheap test for each transaction."""
+        target = meeting.target
+        return (
+            target is None
+            or target.offset <= self._offset
+            or target.file != self._file
+            or target.server != self._server
+        )
 
     # Errors ------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""The figures of speed: `make bench`, or `python -m tests.benchmarks --help`."""

@@ -1,0 +1,80 @@
+"""`python -m tests.benchmarks`: measures, prints a table, writes docs/benchmarks.md after a whole run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from cdc.sandbox.folders import PrivateFolder
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import running
+from tests.benchmarks import backlog, report, scenarios
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.scenarios import Bench
+
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
+_SERVER_OPTIONS = ("--innodb-buffer-pool-size=512M", "--max-binlog-size=1G")
+
+Scenario = Callable[[Bench, int], list[Figure]]
+
+_SCENARIOS: dict[str, Scenario] = {
+    "many": lambda bench, part: scenarios.catch_up(
+        bench, "catching up, events of many rows", "rows/s", 150_000, 500_000 // part, backlog.insert_many
+    ),
+    "single": lambda bench, part: scenarios.catch_up(
+        bench, "catching up, single-row transactions", "transactions/s", 15_000, 40_000 // part,
+        backlog.insert_singly,
+    ),
+    "update": lambda bench, part: scenarios.catch_up(
+        bench, "catching up, updates of many rows", "rows/s", None, 250_000 // part,
+        backlog.update_many, before=backlog.insert_many,
+    ),
+    "copy": lambda bench, part: scenarios.copy(bench, "copy with primary key", 150_000, 1_000_000 // part),
+    "freshness": lambda bench, part: scenarios.freshness(bench, max(20, 200 // part)),
+}  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measures what the arguments say."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="The figures of speed.")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the sizes; writes no page")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each figure (3)")
+    parser.add_argument("--only", nargs="+", choices=_SCENARIOS, help="some of the scenarios; writes no page")
+    parser.add_argument("--server", choices=[str(f) for f in Flavor], default="mysql", help="the source")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the service that are not its defaults; writes no page",
+    )
+    chosen = parser.parse_args(arguments)
+    console = Console()
+    load = os.getloadavg()[0]
+    if not console.is_terminal:
+        console = Console(width=180)
+    settings = dict(pair.split("=", 1) for pair in chosen.set)
+    figures: list[Figure] = []
+    with (
+        running(Flavor(chosen.server), *_SERVER_OPTIONS) as server,
+        PrivateFolder("bench") as folder,
+    ):
+        source = f"{server.flavor} {server.version}"
+        console.print(f"{source}; load average {load:.1f}", highlight=False)
+        bench = Bench(
+            server, folder.path, chosen.repeat, settings, lambda text: console.print(text, highlight=False)
+        )
+        for name in chosen.only or _SCENARIOS:
+            figures += _SCENARIOS[name](bench, 10 if chosen.quick else 1)
+    console.print(report.table(figures))
+    if not (chosen.quick or chosen.only or chosen.set) and chosen.server == "mysql":
+        PAGE.write_text(report.page(figures, source=source, repeat=chosen.repeat, load=load))
+        console.print(f"written: {PAGE.relative_to(PAGE.parents[1])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The work that is measured, done by `duckling serve` in a process of its own and by a peer in another.
+
+The source, the service and the peer share the machine. While the service or the peer catches up or copies,
+the source does nothing else, and neither do we: the request that waits for the end is one that blocks.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdc.errors import ReplicaError
+from cdc.sandbox.databases import Database, create_database, session
+from cdc.sandbox.probe import percentile
+from cdc.sandbox.servers import Server
+from cdc.sandbox.service import Service, check_healthy
+from tests.benchmarks import backlog, peers
+from tests.benchmarks.backlog import TABLE
+from tests.benchmarks.figures import Figure
+from tests.benchmarks.memory import peak_megabytes
+
+MEMORY_GOAL = 600.0
+_COPY_WAIT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where and how it is measured. `settings` are those of the service that are not the defaults."""
+
+    server: Server
+    folder: Path
+    repeat: int
+    settings: dict[str, str]
+    say: Callable[[str], None]
+
+    def service(self, database: Database, **settings: object) -> Service:
+        """A service of its own folder for `database`."""
+        folder = self.folder / database.name
+        folder.mkdir(exist_ok=True)
+        return Service(database.url, folder, **{**settings, **self.settings})
+
+
+@contextmanager
+def _test_database(bench: Bench) -> Iterator[Database]:
+    database = create_database(bench.server)
+    try:
+        backlog.create_table(database)
+        yield database
+    finally:
+        database.drop()
+        shutil.rmtree(bench.folder / database.name, ignore_errors=True)
+
+
+def catch_up(
+    bench: Bench,
+    name: str,
+    unit: str,
+    goal: float | None,
+    rows: int,
+    write: Callable[[Database, int], None],
+    *,
+    before: Callable[[Database, int], None] | None = None,
+) -> list[Figure]:
+    """A backlog that `write` leaves while the service is down, behind a copy of what `before` wrote."""
+    rate = Figure(name, unit, goal, peers.STREAM)
+    memory = Figure(f"peak memory, {name}", "MB", MEMORY_GOAL, peers.STREAM, less_is_better=True)
+    with _test_database(bench) as database:
+        if before is not None:
+            before(database, rows)
+        with bench.service(database) as service:
+            service.start()
+            _wait_for_copy(service)
+            service.stop()
+        saved = service.duckdb_path.with_name("before.db")
+        service.duckdb_path.rename(saved)
+        backlog.begin_file(database)
+        write(database, rows)
+        part = backlog.stretch(database)
+        bench.say(f"{name}: {rows:,} rows in {part.end / 1e6:.1f} MB of binary log")
+        for _ in range(bench.repeat):
+            _remove(service.duckdb_path)
+            shutil.copyfile(saved, service.duckdb_path)
+            seconds, peak = _catch_up_once(bench, database, rows)
+            rate.runs.append(rows / seconds)
+            memory.runs.append(peak)
+            seconds, peak = peers.in_own_process(
+                peers.decode, database.url, database.flavor == "mariadb", part, rows
+            )
+            rate.peer_runs.append(rows / seconds)
+            memory.peer_runs.append(peak)
+            bench.say(f"  {rate.runs[-1]:,.0f} {unit}, the peer {rate.peer_runs[-1]:,.0f}")
+    return [rate, memory]
+
+
+def _catch_up_once(bench: Bench, database: Database, rows: int) -> tuple[float, float]:
+    with bench.service(database, cdc_enabled=False) as service:
+        service.start()
+        began = time.perf_counter()
+        service.post("/cdc/start")
+        _sync(service)
+        seconds = time.perf_counter() - began
+        applied = service.get("/cdc/status")["status"]
+        seen = applied["insertsProcessed"] + applied["updatesProcessed"]
+        [count] = service.query(f"SELECT count(*) AS rows FROM {TABLE}")
+        if seen != rows or int(count["rows"]) != rows:
+            raise RuntimeError(f"the service applied {seen} rows and holds {count['rows']}, not {rows}")
+        peak = peak_megabytes(service.pid)
+        service.stop()
+        return seconds, peak
+
+
+def _sync(service: Service) -> None:
+    """Returns when all is applied that the source has. Asks again until the stream is connected."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            service.post("/sync/incremental")
+        except ReplicaError:
+            check_healthy([], service.get("/cdc/status")["status"])
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+        else:
+            return
+
+
+def _wait_for_copy(service: Service) -> None:
+    deadline = time.monotonic() + _COPY_WAIT
+    while [table["state"] for table in service.get("/sync/status")["tables"]] != ["streaming"]:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the service did not copy the test table")
+        time.sleep(0.02)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    path.with_name(path.name + ".wal").unlink(missing_ok=True)
+
+
+def copy(bench: Bench, name: str, goal: float, rows: int) -> list[Figure]:
+    """A full copy into a new file, from the request until the tables are live."""
+    rate = Figure(name, "rows/s", goal, peers.COPY)
+    memory = Figure(f"peak memory, {name}", "MB", MEMORY_GOAL, peers.COPY, less_is_better=True)
+    with _test_database(bench) as database:
+        backlog.insert_many(database, rows)
+        bench.say(f"{name}: {rows:,} rows")
+        for _ in range(bench.repeat):
+            seconds, peak = _copy_once(bench, database, rows)
+            rate.runs.append(rows / seconds)
+            memory.runs.append(peak)
+            limit = bench.settings.get("duckdb_memory_limit", "512MB")
+            seconds, peak = peers.in_own_process(peers.copy, database.url, str(bench.folder), limit)
+            rate.peer_runs.append(rows / seconds)
+            memory.peer_runs.append(peak)
+            bench.say(f"  {rate.runs[-1]:,.0f} rows/s, the peer {rate.peer_runs[-1]:,.0f}")
+    return [rate, memory]
+
+
+def _copy_once(bench: Bench, database: Database, rows: int) -> tuple[float, float]:
+    with bench.service(database, cdc_enabled=False, auto_start_sync=False) as service:
+        service.start()
+        began = time.perf_counter()
+        service.post("/sync/full")
+        seconds = time.perf_counter() - began
+        [count] = service.query(f"SELECT count(*) AS rows FROM {TABLE}")
+        if int(count["rows"]) != rows:
+            raise RuntimeError(f"the copy holds {count['rows']} rows, not {rows}")
+        peak = peak_megabytes(service.pid)
+        service.stop()
+        _remove(service.duckdb_path)
+        return seconds, peak
+
+
+def freshness(bench: Bench, samples: int) -> list[Figure]:
+    """Single inserts on an idle source: from its answer to the query on the copy that shows the row."""
+    figures = [
+        Figure(f"freshness of a single insert, p{percent}", "ms", 200.0, peers.FOLLOW, less_is_better=True)
+        for percent in (50, 95)
+    ]
+    with (
+        _test_database(bench) as database,
+        bench.service(database) as service,
+        session(database.url) as connection,
+        connection.cursor() as cursor,
+        closing(service.client()) as client,
+    ):
+
+        def insert(number: int) -> float:
+            cursor.execute(
+                f"INSERT INTO {TABLE} VALUES (%s, 'customer', 12.34, NULL, NOW(6), 1, 0.5, 1)", (number,)
+            )
+            return time.perf_counter()
+
+        service.start()
+        _wait_for_copy(service)
+        number = 0
+        bench.say(f"freshness: {samples} single inserts, 50 ms apart")
+        with peers.following(database, bench.folder / database.name, lambda: insert(0)) as follower:
+            for _ in range(bench.repeat):
+                ours, theirs = [], []
+                for _ in range(samples):
+                    time.sleep(0.05)
+                    number += 1
+                    committed = insert(number)
+                    sql = f"SELECT count(*) AS rows FROM {TABLE} WHERE id = {number}"
+                    while not int(service.query(sql, client=client)[0]["rows"]):
+                        if time.perf_counter() - committed > 10:
+                            raise TimeoutError("the copy did not show the row within ten seconds")
+                    ours.append((time.perf_counter() - committed) * 1000)
+                    theirs.append((follower.committed(number) - committed) * 1000)
+                for figure, percent in zip(figures, (50, 95), strict=True):
+                    figure.runs.append(percentile(sorted(ours), percent))
+                    figure.peer_runs.append(percentile(sorted(theirs), percent))
+                bench.say(
+                    f"  p50 {figures[0].runs[-1]:.1f} ms, p95 {figures[1].runs[-1]:.1f} ms;"
+                    f" the peer {figures[0].peer_runs[-1]:.1f} and {figures[1].peer_runs[-1]:.1f}"
+                )
+        service.stop()
+    return figures

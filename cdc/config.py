@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     mysql_password_file: Path | None = None
     """Read at every connect, so that a password can be rotated; wins over the URL's."""
     duckdb_path: Path = Path("data/duckling.db")
-    duckdb_memory_limit: str = "512MB"
+    duckdb_memory_limit: str = "256MB"
     """DuckDB's own memory_limit; what exceeds it spills to a folder beside the file."""
     duckdb_threads: int = Field(default=0, ge=0)
     """DuckDB's threads; 0 leaves its default, one a core."""

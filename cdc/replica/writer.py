@@ -341,15 +341,27 @@ class Writer:
                 self._cursor.execute("ROLLBACK")
 
     def _apply_with_retry(self, target: BatchTarget, batch: Batch) -> None:
-        """Applies a batch. A write conflict with a reader's transaction is tried again, never skipped."""
-        for attempt in range(1, _CONFLICT_TRIES + 1):
+        """Applies a batch. A write conflict with a reader's transaction is tried again, never skipped.
+
+        A whole batch trusts the log that inserted keys are new; where one is not, it is applied again by
+        replacing. Parts of a transaction, which can't be taken back alone, replace from the start.
+        """
+        replace = self._open_target is not None or batch.position is None
+        conflicts = 0
+        while True:
+            in_parts = self._open_target is not None
             try:
-                self._apply(target, batch)
+                self._apply(target, batch, replace)
+            except duckdb.ConstraintException as error:
+                if replace:
+                    raise translate(error) from error
+                self._rollback()
+                replace = True
             except duckdb.TransactionException as error:
-                in_parts = self._open_target is not None
                 self._rollback()
                 self._open_target = None
-                if in_parts or attempt == _CONFLICT_TRIES:
+                conflicts += 1
+                if in_parts or conflicts == _CONFLICT_TRIES:
                     raise ReplicaError(
                         "DuckDB reports a write conflict", hint="the batch is applied again", code="CONFLICT"
                     ) from error
@@ -358,7 +370,7 @@ class Writer:
             else:
                 return
 
-    def _apply(self, target: BatchTarget, batch: Batch) -> None:
+    def _apply(self, target: BatchTarget, batch: Batch, replace: bool) -> None:
         cursor = self._writing()
         started = self._clock()
         if self._open_target is None:
@@ -366,7 +378,7 @@ class Writer:
         counted = Counter[str]()
         for key, buffer in batch.buffers:
             if len(buffer):
-                self._apply_buffer(cursor, target, target.tables[key], buffer)
+                self._apply_buffer(cursor, target, target.tables[key], buffer, replace)
                 for operation, code in (("insert", INSERT), ("update", UPDATE), ("delete", DELETE)):
                     counted[operation] += buffer.ops.count(code)
         if target.save_position is None:
@@ -388,7 +400,12 @@ class Writer:
             )
 
     def _apply_buffer(
-        self, cursor: duckdb.DuckDBPyConnection, target: BatchTarget, table: Table, buffer: RowBuffer
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        target: BatchTarget,
+        table: Table,
+        buffer: RowBuffer,
+        replace: bool,
     ) -> None:
         """One table's rows. An error that lies in the rows names the table; others are as they are."""
         try:
@@ -399,11 +416,14 @@ class Writer:
                 buffer.to_arrow(table),
                 buffer.operations(),
                 overlap=target.overlap,
+                replace=replace,
             )
         except DucklingError as error:
             error.table = error.table or table.name
             raise
         except duckdb.Error as error:
+            if isinstance(error, duckdb.ConstraintException) and not replace:
+                raise
             failure = translate(error)
             if isinstance(failure, RowRefusedError):
                 failure.table = table.name

@@ -152,7 +152,7 @@ def copy(bench: Bench, name: str, goal: float, rows: int) -> list[Figure]:
             seconds, peak = _copy_once(bench, database, rows)
             rate.runs.append(rows / seconds)
             memory.runs.append(peak)
-            limit = bench.settings.get("duckdb_memory_limit", "512MB")
+            limit = bench.settings.get("duckdb_memory_limit", "256MB")
             seconds, peak = peers.in_own_process(peers.copy, database.url, str(bench.folder), limit)
             rate.peer_runs.append(rows / seconds)
             memory.peer_runs.append(peak)

@@ -106,6 +106,28 @@ def test_rows_and_their_position_are_there_together(writer: Writer, replica: Rep
     assert into.applied.offset == 100
 
 
+def test_an_insert_of_a_key_that_exists_replaces_its_row(writer: Writer, replica: ReplicaDatabase) -> None:
+    """The source may delete without logging it (a cascade, sql_log_bin = 0): a plain INSERT would fail."""
+    into = target()
+    writer.deliver(into, batch(1, 2, at=100))
+    writer.deliver(into, batch(2, 3, at=200))
+    settle(writer)
+    assert into.error is None
+    assert (ids(replica), saved(writer)) == ([1, 2, 3], 200)
+
+
+def test_an_insert_of_a_key_that_exists_replaces_its_row_in_a_transaction_of_parts_too(
+    writer: Writer, replica: ReplicaDatabase
+) -> None:
+    into = target()
+    writer.deliver(into, batch(1, at=100))
+    writer.deliver(into, batch(1, 2))
+    writer.deliver(into, batch(2, 3, at=200))
+    settle(writer)
+    assert into.error is None
+    assert (ids(replica), saved(writer)) == ([1, 2, 3], 200)
+
+
 def test_a_transaction_in_parts_is_seen_whole_or_not_at_all(writer: Writer, replica: ReplicaDatabase) -> None:
     into = target()
     writer.deliver(into, batch(1))

@@ -3,6 +3,7 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 20
 DEMO_MYSQL ?=
 TESTS ?= tests
+WORKERS ?= 2
 BENCH ?=
 
 # The command reads both from its environment, so that no password is in a list of processes.
@@ -31,7 +32,7 @@ demo: setup
 	@$(BIN)/duckling demo
 
 test: setup
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -13,11 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from cdc.sandbox.databases import Database, GivenServer, Host, create_database
 from cdc.sandbox.servers import Flavor, Server, running
 from cdc.sandbox.service import Service
 from tests.replica import Replica
+
+# How long an example takes says something of the machine, nothing of the code.
+settings.register_profile("duckling", deadline=None)
+settings.load_profile("duckling")
 
 GIVEN = {Flavor.MYSQL: "DUCKLING_TEST_MYSQL", Flavor.MARIADB: "DUCKLING_TEST_MARIADB"}
 

@@ -299,6 +299,8 @@ class FullSync:
                 raise
             self._lose(table, error.message)
             return False
+        if snapshot.lost_dates:
+            self._engine.metrics.zero_dates_met(table.name, snapshot.lost_dates)
         progress.state = "catching_up"
         progress.seconds = self._clock() - started
         return True

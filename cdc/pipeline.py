@@ -41,6 +41,7 @@ from cdc.status import (
     ValidationReport,
 )
 from cdc.stream_loop import StreamLoop
+from cdc.types import TypeChoices
 from cdc.validate import validate
 
 log = structlog.get_logger(__name__)
@@ -151,10 +152,18 @@ class Pipeline:
             cursor.execute("BEGIN")
             state.prepare(cursor, self.id, self._engine.endpoint.database)
             left = tables.drop_leftovers(cursor)
+            choices = TypeChoices.of(self.settings)
             for record in state.load_tables(cursor).values():
                 if record.state in (TableState.COPYING, TableState.CATCHING_UP):
                     mark = TableState.NEEDS_RESYNC if record.definition else TableState.PENDING
                     state.save_table(cursor, record.name, mark, reason="the service ended during its copy")
+                elif (
+                    record.definition is not None
+                    and choices.applied_to(record.definition) != record.definition
+                ):
+                    # The rows there are of another type, or were converted by another rule.
+                    reason = "a setting changed what its columns become"
+                    state.save_table(cursor, record.name, TableState.NEEDS_RESYNC, reason=reason)
             cursor.execute("COMMIT")
         except duckdb.Error as error:
             raise self._engine.replica.open_error(error) from error

@@ -435,6 +435,8 @@ class Writer:
                 hint=f"see the log; then POST /sync/table/{table.name}",
                 table=table.name,
             ) from error
+        if buffer.lost_dates:
+            self._metrics.zero_dates_met(table.name, buffer.lost_dates)
         if done.missing:
             log.warning("replica.rows_missing", database=self._name, table=table.name, rows=done.missing)
 

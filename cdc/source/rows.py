@@ -20,6 +20,7 @@ from cdc.schema import Table
 from cdc.source.table_map import TableMap
 from cdc.types import row_schema
 from cdc.values.binlog import Fixed, fixed_column, prefixed_column, storage
+from cdc.values.zero_dates import lost_dates
 
 DELETE, INSERT, UPDATE = 0, 1, 2
 """What a buffered row does: remove its key, put a row whose key is new, put a row whose key exists."""
@@ -103,12 +104,25 @@ class RowBuffer:
     hold and return how many rows that was; they raise BinlogError where the images don't end at `end`.
     """
 
-    __slots__ = ("cells", "delete", "insert", "layout", "nulls", "ops", "runs", "table_map", "update")
+    __slots__ = (
+        "cells",
+        "delete",
+        "insert",
+        "layout",
+        "lost_dates",
+        "nulls",
+        "ops",
+        "runs",
+        "table_map",
+        "update",
+    )
 
     def __init__(self, table_map: TableMap, layout: RowLayout) -> None:
         self.table_map = table_map
         self.layout = layout
         self.ops = bytearray()
+        self.lost_dates = 0
+        """Dates that the calendar lacks and that became NULL when `to_arrow` was called last."""
         self.nulls: list[bytes] = []
         self.runs: list[list[bytes]] = [[] for part in layout.parts if isinstance(part, Run)]
         self.cells: list[list[bytes | None]] = [[] for part in layout.parts if isinstance(part, Cells)]
@@ -138,6 +152,7 @@ class RowBuffer:
         Raises SchemaMismatchError where the rows lack one of the columns, ValueDecodeError where a value
         can't be converted.
         """
+        self.lost_dates = 0
         count = len(self.ops)
         bitmap = np.frombuffer(b"".join(self.nulls), np.uint8).reshape(count, self.layout.null_bytes)
         any_null = (bitmap & np.frombuffer(self.layout.columns_bitmap, np.uint8)).any()
@@ -161,11 +176,14 @@ class RowBuffer:
                 target = targets.get(source.name.casefold())
                 if target is None:
                     continue
-                valid = None
+                valid, null_count = None, 0
                 if null_columns is not None:
                     nulls = null_columns[:, i]
-                    valid = ~nulls if nulls.any() else None
-                arrays[target.name] = fixed_column(target, source, matrix[:, offset : offset + width], valid)
+                    null_count = int(nulls.sum())
+                    valid = ~nulls if null_count else None
+                array = fixed_column(target, source, matrix[:, offset : offset + width], valid)
+                self.lost_dates += lost_dates(target, array, null_count)
+                arrays[target.name] = array
         missing = [column.name for column in table.columns if column.name not in arrays]
         if missing:
             raise SchemaMismatchError(

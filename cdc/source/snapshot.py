@@ -19,8 +19,9 @@ from cdc.source.gtid_scan import gtid_position_at
 from cdc.source.result_rows import read_columns
 from cdc.source.server import ServerFacts, binlog_end, server_facts
 from cdc.source.translation import translate
-from cdc.types import row_schema, select_expression
+from cdc.types import DATES, row_schema, select_expression
 from cdc.values.text import text_column
+from cdc.values.zero_dates import lost_dates
 
 _READ_TIMEOUT = 3600.0
 """Seconds: the server may sort or wait long before the first row of a table."""
@@ -60,6 +61,8 @@ class Snapshot:
         self.facts: ServerFacts
         self.low: Position
         self.mark: Position
+        self.lost_dates = 0
+        """Dates of the table read last that the calendar lacks and that became NULL."""
         self._connection: Any = None
 
     def __enter__(self) -> Snapshot:
@@ -143,6 +146,7 @@ class Snapshot:
 
         Close it where it is left before its end: the next table can't be read otherwise.
         """
+        self.lost_dates = 0
         columns = ", ".join(select_expression(column) for column in table.columns)
         schema = row_schema(table)
         sql = f"SELECT {columns} FROM {table.source_name}"
@@ -156,6 +160,11 @@ class Snapshot:
         with closing(pieces):
             for cells in pieces:
                 arrays = [text_column(c, values) for c, values in zip(table.columns, cells, strict=True)]
+                self.lost_dates += sum(
+                    lost_dates(column, array, values.count(None))
+                    for column, array, values in zip(table.columns, arrays, cells, strict=True)
+                    if column.data_type in DATES
+                )
                 yield pa.Table.from_arrays(arrays, schema=schema)
 
     def _interrupt(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from itertools import compress, repeat
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,9 +40,7 @@ def binary(cells: Sequence[bytes | None]) -> pa.Array:
     """The cells as one binary array. Raises ValueDecodeError when they exceed 2 GiB together."""
     array = pa.array(cells, pa.binary())
     if isinstance(array, pa.ChunkedArray):
-        raise ValueDecodeError(
-            "The values of one column in one batch exceed 2 GiB.", hint="lower the size of a batch"
-        )
+        raise _too_large()
     return array
 
 
@@ -67,6 +66,59 @@ def validity(array: pa.Array) -> Bools | None:
 def relabel(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """The same buffers under another type of the same layout (binary as string)."""
     return pa.Array.from_buffers(kind, len(array), array.buffers(), array.null_count)
+
+
+def padded(cells: Sequence[bytes | None], length: int) -> tuple[Bytes, Bools | None]:
+    """The cells that are not NULL as (rows, length) bytes, zeros behind the shorter ones; which rows they are.
+
+    Raises ValueDecodeError for a cell that is longer.
+    """
+    array = binary(cells)
+    offsets, data = offsets_and_data(array)
+    valid = validity(array)
+    sizes = np.diff(offsets)
+    missing = length - sizes if valid is None else np.where(valid, length - sizes, 0)
+    if (missing < 0).any():
+        raise ValueDecodeError(f"A value has more than the {length} bytes of its type.")
+    if missing.any():  # in C, one cell after another: faster here than any shuffling of whole arrays
+        present = cells if valid is None else compress(cells, valid.tolist())
+        filled = b"".join(map(bytes.ljust, present, repeat(length), repeat(b"\0")))  # type: ignore[arg-type]
+        data = np.frombuffer(filled, np.uint8)
+    return data.reshape(-1, length), valid
+
+
+def marked_bytes(kind: pa.DataType, matrix: Bytes, keep: Bools | None, valid: Bools | None) -> pa.Array:
+    """A string or binary array: of each row of `matrix` the bytes that `keep` marks (None: all of them).
+
+    `matrix` has the rows that are not NULL. Raises ValueDecodeError when they exceed 2 GiB together.
+    """
+    rows, width = matrix.shape
+    sizes = np.full(rows, width, np.int64) if keep is None else keep.sum(axis=1, dtype=np.int64)
+    data = np.ascontiguousarray(matrix) if keep is None else matrix[keep]
+    if data.size > np.iinfo(np.int32).max:
+        raise _too_large()
+    spread = scatter(sizes, valid)
+    offsets = np.zeros(len(spread) + 1, np.int32)
+    np.cumsum(spread, out=offsets[1:])
+    buffers = [bitmap(valid), pa.py_buffer(offsets), pa.py_buffer(data)]
+    return pa.Array.from_buffers(kind, len(spread), buffers)
+
+
+def without(array: pa.Array, places: Ints, counts: npt.NDArray[Any], valid: Bools | None) -> pa.Array:
+    """A string or binary array without the bytes at `places` of its data; `counts` says how many in each row."""
+    offsets, data = offsets_and_data(array)
+    keep = np.ones(len(data), np.bool_)
+    keep[places] = False
+    shorter = offsets.copy()
+    shorter[1:] -= np.cumsum(counts, dtype=np.int32)
+    buffers = [bitmap(valid), pa.py_buffer(shorter), pa.py_buffer(data[keep])]
+    return pa.Array.from_buffers(array.type, len(array), buffers)
+
+
+def _too_large() -> ValueDecodeError:
+    return ValueDecodeError(
+        "The values of one column in one batch exceed 2 GiB.", hint="lower the size of a batch"
+    )
 
 
 def strings(cells: Sequence[bytes | None]) -> pa.Array:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cdc.errors import ValueDecodeError
-from cdc.values.arrays import Bools, Bytes, by_distinct, primitive
+from cdc.values.arrays import Bools, Bytes, marked_bytes, primitive
 from cdc.values.temporal import big_endian
 
 _WIDTHS = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
@@ -118,8 +118,25 @@ def decimal_text(precision: int, scale: int, cell: bytes) -> str:
 
 
 def decimal_text_array(precision: int, scale: int, cells: Bytes, valid: Bools | None) -> pa.Array:
-    """A DECIMAL column of more than 38 digits, as text."""
-    rows: list[bytes | None] = [row.tobytes() for row in cells]
-    if valid is not None:
-        rows = [row if there else None for row, there in zip(rows, valid.tolist(), strict=True)]
-    return by_distinct(rows, lambda row: decimal_text(precision, scale, row), pa.string())
+    """A DECIMAL column of more than 38 digits, as text as `decimal_text` makes it."""
+    present = cells if valid is None else cells[valid]
+    negative = present[:, 0] < 0x80
+    plain = present ^ np.where(negative, np.uint8(0xFF), np.uint8(0))[:, None]
+    plain[:, 0] ^= 0x80
+    digits = [
+        group // 10**place % 10
+        for count, group in _numbers(precision, scale, plain)
+        for place in range(count - 1, -1, -1)
+    ]
+    whole = precision - scale
+    zero = np.zeros(len(present), np.int64)
+    columns = [zero, *(digits[:whole] or [zero]), *([zero, *digits[whole:]] if scale else [])]
+    text = np.stack(columns, axis=1).astype(np.uint8) + np.uint8(ord("0"))
+    text[:, 0] = ord("-")
+    keep = np.ones(text.shape, np.bool_)
+    keep[:, 0] = negative
+    last = max(whole, 1)
+    keep[:, 1:last] = np.maximum.accumulate(text[:, 1:last] != ord("0"), axis=1)
+    if scale:
+        text[:, last + 1] = ord(".")
+    return marked_bytes(pa.string(), text, keep, valid)

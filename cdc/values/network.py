@@ -1,64 +1,88 @@
-"""MariaDB's UUID, INET4 and INET6 to the server's text; the binary log cuts their trailing zero bytes."""
+"""MariaDB's UUID, INET4 and INET6 to the server's text; the binary log cuts their trailing zero bytes.
+
+Columns at a time: every character that a text may have is laid out in a row of bytes, and those that it does
+have are marked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from cdc.values.arrays import by_distinct
+from cdc.values.arrays import Bools, Bytes, Ints, marked_bytes, padded
 
 _HEX = np.frombuffer(bytes(range(256)).hex().encode(), np.uint8).reshape(256, 2)
 _DASHES = (8, 13, 18, 23)
 _DIGITS = np.array([i for i in range(36) if i not in _DASHES])
+_WORDS = 8
+_ZERO, _DOT, _COLON = b"0.:"
 
 
 def uuid_array(cells: Sequence[bytes | None]) -> pa.Array:
     """UUID as text in lower case; the binary log keeps the order of the text for every version."""
-    present = [cell.ljust(16, b"\0") for cell in cells if cell is not None]
-    text = np.full((len(present), 36), ord("-"), np.uint8)
-    text[:, _DIGITS] = _HEX[np.frombuffer(b"".join(present), np.uint8)].reshape(-1, 32)
-    if len(present) == len(cells):
-        offsets = np.arange(0, 36 * len(cells) + 1, 36, dtype=np.int32)
-        buffers = [None, pa.py_buffer(offsets), pa.py_buffer(text)]
-        return pa.Array.from_buffers(pa.string(), len(cells), buffers)
-    rows = iter(text.tobytes()[at : at + 36] for at in range(0, text.size, 36))
-    return pa.array([None if cell is None else next(rows) for cell in cells], pa.binary()).cast(pa.string())
+    matrix, valid = padded(cells, 16)
+    text = np.full((len(matrix), 36), ord("-"), np.uint8)
+    text[:, _DIGITS] = _HEX[matrix].reshape(-1, 32)
+    return marked_bytes(pa.string(), text, None, valid)
 
 
 def inet4_array(cells: Sequence[bytes | None]) -> pa.Array:
     """INET4 as dotted decimals."""
-    return by_distinct(cells, lambda cell: ".".join(map(str, cell.ljust(4, b"\0"))), pa.string())
+    matrix, valid = padded(cells, 4)
+    text, keep = _dotted(matrix)
+    return marked_bytes(pa.string(), text, keep, valid)
 
 
 def inet6_array(cells: Sequence[bytes | None]) -> pa.Array:
-    """INET6 as the server prints it."""
-    return by_distinct(cells, lambda cell: inet6_text(cell.ljust(16, b"\0")), pa.string())
-
-
-def inet6_text(address: bytes) -> str:
-    """INET6_NTOA of 16 bytes: the first longest run of zero words (one is enough) becomes "::".
+    """INET6 as INET6_NTOA prints it: the first longest run of zero words (one is enough) becomes "::".
 
     IPv4-compatible and IPv4-mapped addresses end in dotted decimals, unlike Python's ipaddress.
     """
-    words = [int.from_bytes(address[at : at + 2], "big") for at in range(0, 16, 2)]
+    matrix, valid = padded(cells, 2 * _WORDS)
+    words = matrix.reshape(-1, _WORDS, 2).astype(np.int64) @ np.array([256, 1])
     start, length = _longest_gap(words)
-    if start == 0 and (length == 6 or (length == 5 and words[5] == 0xFFFF)):
-        return ("::" if length == 6 else "::ffff:") + ".".join(map(str, address[12:]))
-    if not length:
-        return ":".join(f"{word:x}" for word in words)
-    left = ":".join(f"{word:x}" for word in words[:start])
-    right = ":".join(f"{word:x}" for word in words[start + length :])
-    return f"{left}::{right}"
+    end = start + length
+    at = np.arange(_WORDS)
+    hidden = (at >= start[:, None]) & (at < end[:, None])
+    mapped = (start == 0) & ((length == 6) | ((length == 5) & (words[:, 5] == 0xFFFF)))
+    hidden[:, 6:] |= mapped[:, None]
+
+    hexes = _HEX[matrix].reshape(-1, _WORDS, 4)
+    significant = words[:, :, None] >= np.array([1 << 12, 1 << 8, 1 << 4, 0])
+    # The colon behind each word goes inside a gap (all but its last) and before dotted decimals.
+    behind = ~((at >= start[:, None]) & (at < end[:, None] - 1))
+    behind[:, 6] &= ~mapped
+    gap = length > 0
+    behind[:, 7] = gap & (end == _WORDS)
+    before = gap & (start == 0)
+    body = np.concatenate([hexes, np.full((len(words), _WORDS, 1), _COLON, np.uint8)], axis=2)
+    shown = np.concatenate([significant & ~hidden[:, :, None], behind[:, :, None]], axis=2)
+    dotted, dotted_keep = _dotted(matrix[:, 12:])
+    text = np.hstack([np.full((len(words), 1), _COLON, np.uint8), body.reshape(-1, 5 * _WORDS), dotted])
+    keep = np.hstack([before[:, None], shown.reshape(-1, 5 * _WORDS), dotted_keep & mapped[:, None]])
+    return marked_bytes(pa.string(), text, keep, valid)
 
 
-def _longest_gap(words: Sequence[int]) -> tuple[int, int]:
-    best = (0, 0)
-    start = 0
-    for at, word in enumerate([*words, 1]):
-        if word:
-            if at - start > best[1]:
-                best = (start, at - start)
-            start = at + 1
-    return best
+def _dotted(octets: Bytes) -> tuple[Bytes, npt.NDArray[np.bool_]]:
+    """Four bytes as "ddd.ddd.ddd.ddd", and which of these characters count."""
+    digits = octets[:, :, None] // np.array([100, 10, 1], np.uint8) % 10 + _ZERO
+    keep = octets[:, :, None] >= np.array([100, 10, 0])
+    dots = np.full((len(octets), 4, 1), _DOT, np.uint8)
+    text = np.concatenate([digits.astype(np.uint8), dots], axis=2).reshape(-1, 16)[:, :15]
+    marks = np.concatenate([keep, np.ones_like(dots, np.bool_)], axis=2).reshape(-1, 16)[:, :15]
+    return text, marks
+
+
+def _longest_gap(words: Ints) -> tuple[Ints, Ints]:
+    """Where the first longest run of zero words begins in each row, and how long it is."""
+    run = np.zeros(len(words), np.int64)
+    start, length = run.copy(), run.copy()
+    for at in range(_WORDS):
+        run = np.where(words[:, at] == 0, run + 1, 0)
+        longer: Bools = run > length
+        start[longer] = at - run[longer] + 1
+        length[longer] = run[longer]
+    return start, length

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from cdc.errors import ValueDecodeError
 from cdc.schema import Column
-from cdc.values.arrays import binary, offsets_and_data
+from cdc.values.arrays import binary, marked_bytes, offsets_and_data, padded, validity, without
 
 SRID_BYTES = 4
 """MySQL puts the spatial reference before the WKB (manual, "Internal Geometry Storage Format")."""
@@ -17,17 +17,25 @@ SRID_BYTES = 4
 
 def blob_array(target: Column, cells: Sequence[bytes | None]) -> pa.Array:
     """Bytes as they are; BINARY(n) gets back the trailing zeros that the binary log cuts."""
-    if target.data_type == "binary":
-        length = target.length
-        if length is None:
-            raise ValueDecodeError(f"The length of BINARY column {target.name} is unknown.")
-        cells = [cell if cell is None or len(cell) == length else cell.ljust(length, b"\0") for cell in cells]
-    return binary(cells)
+    if target.data_type != "binary":
+        return binary(cells)
+    if target.length is None:
+        raise ValueDecodeError(f"The length of BINARY column {target.name} is unknown.")
+    matrix, valid = padded(cells, target.length)
+    return marked_bytes(pa.binary(), matrix, None, valid)
 
 
 def wkb_array(cells: Sequence[bytes | None]) -> pa.Array:
     """Geometry as WKB, without MySQL's four bytes of SRID."""
-    return binary([None if cell is None else cell[SRID_BYTES:] for cell in cells])
+    array = binary(cells)
+    offsets, _ = offsets_and_data(array)
+    valid = validity(array)
+    present = np.ones(len(array), np.bool_) if valid is None else valid
+    starts = offsets[:-1][present]
+    if (offsets[1:][present] - starts < SRID_BYTES).any():
+        raise ValueDecodeError("A geometry is shorter than its spatial reference.")
+    srids = (starts[:, None] + np.arange(SRID_BYTES)).reshape(-1)
+    return without(array, srids, SRID_BYTES * present, valid)
 
 
 def vector_array(name: str, cells: Sequence[bytes | None]) -> pa.Array:

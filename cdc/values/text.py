@@ -129,17 +129,26 @@ def _datetime(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
 
 
 def _time(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
-    """[-]h{2,3}:mm:ss[.f]: read from the end, in a matrix that is filled with "0" at the left."""
+    """[-]h{2,3}:mm:ss[.f]: read from the end, with a "0" for a third digit of the hour that is not there."""
     tail = 7 + column.fraction if column.fraction else 6
-    width = tail + 3
-    negative = np.array([cell is not None and cell[:1] == b"-" for cell in cells], np.bool_)
-    padded = [None if cell is None else cell.lstrip(b"-").rjust(width, b"0") for cell in cells]
-    matrix, valid = _matrix(column, padded, width)
+    array = binary(cells)
+    offsets, data = offsets_and_data(array)
+    valid = validity(array)
+    sizes = np.diff(offsets) if valid is None else np.diff(offsets)[valid]
+    if (sizes < tail + 2).any():
+        raise _unreadable(column)
+    ends = np.cumsum(sizes)
+    negative = data[ends - sizes] == ord("-")
+    hours = sizes - negative - tail
+    if ((hours != 2) & (hours != 3)).any():
+        raise _unreadable(column)
+    # before the first cell there is nothing: -1 takes any byte, which the "0" then replaces
+    matrix = data[(ends - tail - 3)[:, None] + np.arange(tail + 3)]
+    matrix[hours == 2, 0] = _ZERO
     _check(column, matrix, {3: ":", 6: ":"} | ({9: "."} if column.fraction else {}))
     value = (_digits(matrix, 0, 3) * 3600 + _digits(matrix, 4, 6) * 60 + _digits(matrix, 7, 9)) * SECOND
-    value += _digits(matrix, 10, width) * 10 ** (6 - column.fraction)
-    value = scatter(value, valid)
-    return primitive(arrow_type(column), np.where(negative, -value, value), valid)
+    value += _digits(matrix, 10, tail + 3) * 10 ** (6 - column.fraction)
+    return primitive(arrow_type(column), scatter(np.where(negative, -value, value), valid), valid)
 
 
 def _bit(column: Column, cells: Sequence[bytes | None]) -> pa.Array:

@@ -12,7 +12,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from cdc.errors import DucklingError, ReplicaError, StoppedError
+from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, StoppedError
 from cdc.metrics import Metrics
 from cdc.position import Position
 from cdc.replica import state, tables
@@ -23,6 +23,7 @@ from cdc.source.batcher import Batch, FlushReason
 from cdc.source.rows import RowBuffer, RowLayout
 from cdc.source.table_map import TableMap
 from cdc.values.binlog import FieldType, binlog_column
+from tests.waiting import wait_until
 
 WAIT = 3
 T = Table("shop", "t", (Column("id", "int", "int"),), ("id",))
@@ -269,3 +270,30 @@ def test_a_job_that_fails_is_rolled_back_and_its_caller_told(
         writer.submit(job).result(WAIT)
     settle(writer)
     assert ids(replica) == []
+
+
+def test_after_a_fatal_error_the_file_is_opened_again_and_nothing_committed_is_lost(
+    writer: Writer, replica: ReplicaDatabase
+) -> None:
+    into = target()
+    writer.deliver(into, batch(1, 2, at=100))
+    settle(writer)
+
+    def gives_up(_: duckdb.DuckDBPyConnection) -> None:
+        raise duckdb.FatalException("FATAL Error: database has been invalidated")
+
+    with pytest.raises(ReplicaFatalError):
+        writer.submit(gives_up).result(WAIT)
+    wait_until(lambda: _answers(writer), "the file is open again")
+    resumed = target()
+    writer.deliver(resumed, batch(3, at=200))
+    settle(writer)
+    assert (ids(replica), saved(writer)) == ([1, 2, 3], 200)
+
+
+def _answers(writer: Writer) -> bool:
+    try:
+        settle(writer)
+    except DucklingError:
+        return False
+    return True

@@ -92,7 +92,7 @@ def sync_result(result: SyncResult) -> Json:
         "totalTables": len(result.tables),
         "successfulTables": len(result.tables) - failed,
         "failedTables": failed,
-        "totalRecords": sum(table.records for table in result.tables),
+        "totalRecords": result.total,
         "totalDuration": result.duration_ms,
         "errors": list(result.errors),
         "syncDetails": {

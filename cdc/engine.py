@@ -11,6 +11,8 @@ import pymysql
 from cdc.config import Settings
 from cdc.errors import PreflightError
 from cdc.metrics import DatabaseMetrics
+from cdc.position import Position
+from cdc.replica import state
 from cdc.replica.database import ReplicaDatabase
 from cdc.replica.writer import Writer
 from cdc.schema import NameCase, Table
@@ -53,6 +55,10 @@ class Engine:
         """Our id among the source's replicas: set, or derived from the file's path, above 2^31."""
         path = str(self.settings.duckdb_path.resolve()).encode()
         return self.settings.server_id or 0x8000_0000 | zlib.crc32(path) >> 1
+
+    def position(self) -> Position | None:
+        """The boundary that is committed; None before the first copy."""
+        return self.replica.read(lambda cursor: state.load_position(cursor, self.id))
 
     def catalogue(self) -> list[Table]:
         """The source's tables, as the settings choose them."""

@@ -235,3 +235,28 @@ class StoppedError(DucklingError):
     code = "STOPPING"
     status = 503
     title = "Stopping"
+
+
+class RunCancelledError(StoppedError):
+    """Somebody cancelled the sync; what it had not made live is dropped."""
+
+    code = "SYNC_CANCELLED"
+    status = 409
+    title = "Sync cancelled"
+
+    @classmethod
+    def of(cls) -> RunCancelledError:
+        """The error of every cancelled sync."""
+        return cls("the sync was cancelled", hint="start it again")
+
+
+def as_duckling(failure: BaseException, what: str) -> DucklingError:
+    """`failure` itself, or an error of ours for one that nobody foresaw; `what` failed by it."""
+    if isinstance(failure, DucklingError):
+        return failure
+    error = DucklingError(
+        f"{what} failed in a way that is not foreseen ({failure.__class__.__name__})",
+        hint="see the log of the service",
+    )
+    error.__cause__ = failure
+    return error

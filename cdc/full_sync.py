@@ -233,9 +233,11 @@ class FullSync:
         for table in chosen:
             self._run.expect(table.name, table.row_estimate).state = "waiting"
         self._record(chosen, TableState.COPYING)
-        with Snapshot(
+        snapshot = Snapshot(
             self._engine.endpoint, chosen, max_rows=settings.copy_batch_rows, max_bytes=settings.batch_bytes
-        ) as snapshot:
+        )
+        self._run.on_cancel(snapshot.abort)
+        with snapshot:
             self._check_catalogue(chosen)
             log.info("copy.begin", database=self._engine.id, tables=len(chosen), position=str(snapshot.low))
             key = self._engine.names.key

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from typing import Literal
 
-from cdc.errors import DucklingError, StoppedError
+from cdc.errors import DucklingError, RunCancelledError, StoppedError
 from cdc.status import SyncResult, TableProgress
 
 RunKind = Literal["full", "table", "incremental"]
@@ -30,6 +30,13 @@ class Run:
         self._progress: dict[str, TableProgress] = {}
         self._result: SyncResult | None = None
         self._error: DucklingError | None = None
+
+    @classmethod
+    def restored(cls, run_id: str, kind: RunKind, tables: tuple[str, ...], *, automatic: bool) -> Run:
+        """A run of an earlier process, known from the log by `run_id`."""
+        run = cls(kind, tables, automatic=automatic)
+        run.id = run_id
+        return run
 
     @property
     def done(self) -> bool:
@@ -72,10 +79,15 @@ class Run:
         if self._cancelled.is_set():
             callback()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody asked the run to end."""
+        return self._cancelled.is_set()
+
     def check_cancelled(self) -> None:
-        """Raises StoppedError once the run is to end."""
+        """Raises RunCancelledError once the run is to end."""
         if self._cancelled.is_set():
-            raise StoppedError("the sync was cancelled", hint="start it again")
+            raise RunCancelledError.of()
 
     def succeed(self, result: SyncResult) -> None:
         """The run has ended with `result`."""

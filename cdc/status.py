@@ -145,6 +145,13 @@ class SyncResult:
     snapshots: int = 0
     micro_batches: int = 0
     append_operations: int = 0
+    records: int | None = None
+    """Rows in all, where they are not counted by table."""
+
+    @property
+    def total(self) -> int:
+        """Rows in all."""
+        return sum(table.records for table in self.tables) if self.records is None else self.records
 
 
 @dataclass(frozen=True, slots=True)

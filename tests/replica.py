@@ -86,6 +86,11 @@ class Replica:
             if self._all_stream() and self.pipeline.current_run() is None:
                 return
 
+    def copies(self) -> list[str | None]:
+        """Tables that were copied, as the log of runs has them, the oldest first."""
+        entries = self.pipeline.sync_log(10_000)
+        return [entry.table for entry in reversed(entries) if entry.sync_type == "snapshot"]
+
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of a query on the copy."""
         with closing(self.pipeline.reader()) as cursor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 
@@ -18,6 +19,8 @@ from cdc.errors import (
     ReplicaLockedError,
     RowRefusedError,
 )
+
+T = TypeVar("T")
 
 _NEVER = "1TB"
 _LOCK_UP = (
@@ -109,6 +112,15 @@ class ReplicaDatabase:
                 raise translate(error) from error
             self._cursors.add(cursor)
             return cursor
+
+    def read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """What `work` reads, all of one moment: a table may be dropped between two statements."""
+        cursor = self.cursor()
+        try:
+            cursor.execute("BEGIN TRANSACTION READ ONLY")
+            return work(cursor)
+        finally:
+            cursor.close()
 
     def close(self) -> None:
         """Closes the file, interrupting what its cursors still do. May be called twice.

@@ -1,4 +1,4 @@
-"""The bookkeeping: position, table states and the log of runs, in the file's own schema `_duckling`.
+"""The bookkeeping: position and table states, in the file's own schema `_duckling`.
 
 Every function takes the cursor of the transaction it is to be part of, so that what it records is committed
 together with the rows it speaks of.
@@ -13,8 +13,9 @@ import duckdb
 
 from cdc.errors import ReplicaFileError, SourceMismatchError
 from cdc.position import Flavor, Position
+from cdc.replica import run_log
 from cdc.schema import Table
-from cdc.status import SyncLogEntry, TableState
+from cdc.status import TableState
 
 FORMAT = 1
 """The version of this schema; a file of a later one is refused."""
@@ -28,17 +29,10 @@ CREATE TABLE IF NOT EXISTS _duckling.cdc_binlog_position (
 CREATE TABLE IF NOT EXISTS _duckling.table_states (
     table_name VARCHAR PRIMARY KEY, state VARCHAR, reason VARCHAR, hint VARCHAR,
     definition VARCHAR, updated_at TIMESTAMP);
-CREATE SEQUENCE IF NOT EXISTS _duckling.sync_log_id;
-CREATE TABLE IF NOT EXISTS _duckling.sync_log (
-    id BIGINT DEFAULT nextval('_duckling.sync_log_id'), run_id VARCHAR, table_name VARCHAR,
-    sync_type VARCHAR, records_processed BIGINT, duration_ms BIGINT, status VARCHAR, error VARCHAR,
-    created_at TIMESTAMP);
 CREATE TABLE IF NOT EXISTS _duckling.appender_watermarks (
     table_name VARCHAR PRIMARY KEY, last_processed_id VARCHAR, last_processed_timestamp VARCHAR,
     timestamp_column VARCHAR, primary_key_column VARCHAR, updated_at TIMESTAMP);
 """
-
-_SYNC_LOG_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +57,7 @@ def prepare(cursor: duckdb.DuckDBPyConnection, database_id: str, source: str) ->
     of a later format, SourceMismatchError for the copy of another schema.
     """
     cursor.execute(_CREATE)
+    cursor.execute(run_log.CREATE)
     known = dict(cursor.execute("SELECT name, value FROM _duckling.meta").fetchall())
     if not known:
         cursor.execute(
@@ -162,38 +157,3 @@ def save_table(
 def forget_table(cursor: duckdb.DuckDBPyConnection, name: str) -> None:
     """The table is gone."""
     cursor.execute("DELETE FROM _duckling.table_states WHERE table_name = ?", [name])
-
-
-def log_run(
-    cursor: duckdb.DuckDBPyConnection,
-    run_id: str,
-    table: str | None,
-    sync_type: str,
-    records: int,
-    duration_ms: int,
-    status: str,
-    error: str | None,
-) -> None:
-    """Adds one row to the log of runs, and lets the oldest go beyond 10,000."""
-    cursor.execute(
-        "INSERT INTO _duckling.sync_log (run_id, table_name, sync_type, records_processed, duration_ms,"
-        " status, error, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [run_id, table, sync_type, records, duration_ms, status, error, _now()],
-    )
-    cursor.execute(
-        "DELETE FROM _duckling.sync_log WHERE id <= (SELECT max(id) FROM _duckling.sync_log) - ?",
-        [_SYNC_LOG_KEPT],
-    )
-
-
-def read_log(cursor: duckdb.DuckDBPyConnection, limit: int) -> list[SyncLogEntry]:
-    """The latest runs, newest first."""
-    rows = cursor.execute(
-        "SELECT table_name, sync_type, records_processed, duration_ms, status, error, created_at"
-        " FROM _duckling.sync_log ORDER BY id DESC LIMIT ?",
-        [limit],
-    ).fetchall()
-    return [
-        SyncLogEntry(table, sync_type, records, duration, status, error, at.replace(tzinfo=UTC))
-        for table, sync_type, records, duration, status, error, at in rows
-    ]

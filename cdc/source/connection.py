@@ -128,9 +128,7 @@ class SourceEndpoint:
             self._closed = True
             sessions = list(self._sessions)
         for session in sessions:
-            if session._sock is not None:
-                with suppress(OSError):  # it has ended by itself
-                    session._sock.shutdown(socket.SHUT_RDWR)
+            cut(session)
 
     def _password(self) -> str:
         path = self._settings.mysql_password_file
@@ -143,6 +141,14 @@ class SourceEndpoint:
             raise ConfigError(
                 f"MYSQL_PASSWORD_FILE {path} can't be read: {reason}", hint="it must hold the password alone"
             ) from None
+
+
+def cut(session: pymysql.Connection) -> None:
+    """Ends a session from another thread: whoever waits for its answer gets an error at once."""
+    sock = session._sock
+    if sock is not None:
+        with suppress(OSError):  # it has ended by itself
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 def session_statements(flavor: Flavor, version: Version, lock_wait_seconds: int) -> tuple[str, ...]:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 import pymysql
+import structlog
 
-from cdc.errors import SnapshotError
+from cdc.errors import DucklingError, SnapshotError
 from cdc.position import Position
 from cdc.schema import Table
-from cdc.source.connection import SourceEndpoint
+from cdc.source.connection import SourceEndpoint, cut
 from cdc.source.gtid_scan import gtid_position_at
 from cdc.source.result_rows import read_columns
 from cdc.source.server import ServerFacts, binlog_end, server_facts
@@ -22,6 +23,8 @@ from cdc.source.translation import translate
 from cdc.types import DATES, row_schema, select_expression
 from cdc.values.text import text_column
 from cdc.values.zero_dates import lost_dates
+
+log = structlog.get_logger(__name__)
 
 _READ_TIMEOUT = 3600.0
 """Seconds: the server may sort or wait long before the first row of a table."""
@@ -64,6 +67,8 @@ class Snapshot:
         self.lost_dates = 0
         """Dates of the table read last that the calendar lacks and that became NULL."""
         self._connection: Any = None
+        self._locking: Any = None
+        self._aborted = False
 
     def __enter__(self) -> Snapshot:
         self._connection = self._endpoint.connect(purpose="copy", read_timeout=_READ_TIMEOUT)
@@ -72,6 +77,8 @@ class Snapshot:
             self.low, self.mark = self._open()
         except pymysql.MySQLError as error:
             self._connection.close()
+            if self._aborted and self._locking is not None:
+                self._kill(self._locking)
             raise translate(error, doing="opening a consistent snapshot") from error
         except BaseException:
             self._connection.close()
@@ -80,6 +87,13 @@ class Snapshot:
 
     def __exit__(self, *exc_info: object) -> None:
         self._connection._force_close()
+
+    def abort(self) -> None:
+        """From another thread: whatever is waited for ends with SourceUnavailableError."""
+        self._aborted = True
+        for session in (self._connection, self._locking):
+            if session is not None:
+                cut(session)
 
     def _open(self) -> tuple[Position, Position]:
         facts = self.facts
@@ -93,12 +107,14 @@ class Snapshot:
         if not exact:
             return self._position_then_start()
         with closing(self._endpoint.connect(purpose="copy-lock")) as locking:
+            self._locking = locking
             names = ", ".join(f"{table.source_name} READ" for table in exact)
             with locking.cursor() as cursor:
                 cursor.execute(f"LOCK TABLES {names}")
             positions = self._position_then_start()
             with locking.cursor() as cursor:
                 cursor.execute("UNLOCK TABLES")
+        self._locking = None
         return positions
 
     def _start(self) -> None:
@@ -174,6 +190,14 @@ class Snapshot:
                 cursor.execute(f"KILL QUERY {self._connection.thread_id()}")
         except pymysql.MySQLError as error:
             raise translate(error, doing="interrupting a copy") from error
+
+    def _kill(self, session: Any) -> None:
+        """Ends a session that waits for a lock: the server would keep it, and whoever queues behind it."""
+        try:
+            with closing(self._endpoint.connect(purpose="copy-interrupt")) as other, other.cursor() as cursor:
+                cursor.execute(f"KILL {session.thread_id()}")
+        except (pymysql.MySQLError, DucklingError) as error:
+            log.warning("copy.lock_left_to_time_out", error=error.__class__.__name__)
 
     def count(self, table: Table) -> int:
         """The number of rows."""

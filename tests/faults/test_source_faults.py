@@ -44,7 +44,7 @@ def assert_followed_without_a_copy(replica: Replica) -> None:
     """Asserts that it is equal, and that no table was copied but for the first time."""
     replica.settle()
     replica.assert_equal()
-    assert len(replica.pipeline.sync_log()) == len(shop.TABLES)
+    assert len(replica.copies()) == len(shop.TABLES)
 
 
 def test_a_restart_of_the_source_under_load_loses_nothing(

@@ -38,8 +38,7 @@ def states(replica: Replica) -> dict[str, TableState]:
 
 def copies(replica: Replica) -> list[str | None]:
     """Tables that were copied, as the log of runs has them, the oldest first."""
-    entries = replica.pipeline.sync_log()
-    return [entry.table for entry in reversed(entries) if entry.sync_type == "snapshot"]
+    return replica.copies()
 
 
 def test_a_tinyint_of_width_one_is_an_integer_unless_booleans_are_chosen(

@@ -1,0 +1,71 @@
+"""An incremental sync while the stream runs: wait until all is applied that the source has committed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from contextlib import closing, suppress
+from typing import Any
+
+from cdc.engine import Engine
+from cdc.errors import RunCancelledError
+from cdc.position import Position
+from cdc.runs import Run
+from cdc.source.server import binlog_end, server_facts
+from cdc.status import SyncResult, TableResult
+from cdc.stream_loop import StreamLoop
+
+
+def catch_up_with_source(
+    engine: Engine,
+    stream: StreamLoop,
+    run: Run,
+    *,
+    wait_streaming: Callable[[], None],
+    clock: Callable[[], float] = time.monotonic,
+) -> SyncResult:
+    """Returns when everything is applied and readable that the source had committed before the call.
+
+    `wait_streaming` returns when the stream runs and no copy is due, or raises what stands in the way. Raises
+    its errors, SourceUnavailableError, or RunCancelledError once the run is cancelled.
+    """
+    started = clock()
+    before = stream.counts()
+    wait_streaming()
+    with closing(engine.endpoint.connect(purpose="incremental sync")) as connection:
+        facts = server_facts(connection)
+        file, offset, gtid = binlog_end(connection, facts)
+    end = Position(facts.flavor, facts.server_uuid, file, offset, gtid)
+    _first(stream.meet(end).reached, run)
+    engine.writer.submit(lambda _: None).result()
+    wait_streaming()  # tables that changed on the way are copied again
+    after = stream.counts()
+    records = (after.inserts + after.updates + after.deletes) - (
+        before.inserts + before.updates + before.deletes
+    )
+    duration = round((clock() - started) * 1000)
+    results = tuple(
+        TableResult(table.name, 0, duration, "success", "micro-batch") for table in stream.tables.values()
+    )
+    run.expect("*", 0).rows = records
+    return SyncResult(
+        results, duration, micro_batches=after.transactions - before.transactions, records=records
+    )
+
+
+def _first(reached: Future[Position], run: Run) -> None:
+    """Waits for the boundary, or for the run to be cancelled."""
+    cancelled: Future[None] = Future()
+
+    def cancel() -> None:
+        with suppress(InvalidStateError):  # a second cancellation finds it set
+            cancelled.set_result(None)
+
+    run.on_cancel(cancel)
+    either: list[Future[Any]] = [reached, cancelled]
+    wait(either, return_when=FIRST_COMPLETED)
+    if reached.done():
+        reached.result()
+    else:
+        raise RunCancelledError.of()

@@ -1,0 +1,100 @@
+"""What one database tells about itself, put together from its parts."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import duckdb
+
+from cdc.engine import Engine
+from cdc.replica import state
+from cdc.schema import quote_duckdb
+from cdc.source_monitor import SourceMonitor
+from cdc.status import (
+    PipelineState,
+    PipelineStatus,
+    PositionStatus,
+    TableProgress,
+    TableState,
+    TableStatus,
+)
+from cdc.syncs import Syncs
+
+
+def pipeline_status(
+    engine: Engine, syncs: Syncs, monitor: SourceMonitor, *, opened: bool, started: bool
+) -> PipelineStatus:
+    """How things stand now; `opened` and `started` say what of the pipeline there is to look at."""
+    stream = syncs.stream
+    counts = stream.counts()
+    error = stream.last_error if stream.state is not PipelineState.STREAMING else syncs.last_error
+    error = error or syncs.last_error
+    position = stream.applied or (engine.position() if opened else None)
+    return PipelineStatus(
+        id=engine.id,
+        state=_state(engine, syncs) if started or syncs.stopping else PipelineState.STOPPED,
+        mode="cdc" if engine.settings.cdc_enabled else "none",
+        running=stream.reader is not None,
+        enabled=syncs.stream_wanted,
+        connected_at=stream.connected_at,
+        last_event_at=_moment(counts.last_event),
+        lag_seconds=stream.lag_seconds(),
+        lag_bytes=monitor.lag_bytes,
+        events=counts.events,
+        inserts=counts.inserts,
+        updates=counts.updates,
+        deletes=counts.deletes,
+        transactions=counts.transactions,
+        errors=stream.errors,
+        reconnects=stream.reconnects,
+        last_error=error.message if error else None,
+        last_error_code=error.code if error else None,
+        hint=error.hint if error else None,
+        queue_size=engine.writer.queued,
+        current=position.status() if position else PositionStatus(),
+        source=monitor.end.status() if monitor.end else PositionStatus(),
+        tables=_table_statuses(engine, syncs) if opened else (),
+    )
+
+
+def _state(engine: Engine, syncs: Syncs) -> PipelineState:
+    if syncs.stopping:
+        return PipelineState.STOPPING
+    if not engine.writer.alive or not syncs.alive:
+        return PipelineState.FAILED
+    if syncs.stream.running:
+        return syncs.stream.state
+    if syncs.copying is not None:
+        return PipelineState.COPYING
+    if syncs.retrying and syncs.stream_wanted:
+        return PipelineState.RETRYING
+    return syncs.stream.state
+
+
+def _table_statuses(engine: Engine, syncs: Syncs) -> tuple[TableStatus, ...]:
+    copying = syncs.copying
+    progress = {p.table: p for p in copying.progress()} if copying else {}
+
+    def read(cursor: duckdb.DuckDBPyConnection) -> tuple[TableStatus, ...]:
+        statuses = []
+        for record in state.load_tables(cursor).values():
+            rows = None
+            if record.definition is not None:
+                found = cursor.execute(f"SELECT count(*) FROM {quote_duckdb(record.name)}").fetchall()
+                rows = int(found[0][0])
+            mark = _live_state(record.state, progress.get(record.name))
+            statuses.append(TableStatus(record.name, mark, rows, record.reason, record.hint))
+        return tuple(statuses)
+
+    return engine.replica.read(read)
+
+
+def _live_state(recorded: TableState, progress: TableProgress | None) -> TableState:
+    """A table that is copied again stays live in the file; people want to see the copy."""
+    if progress is not None and progress.state in ("copying", "catching_up"):
+        return TableState(progress.state)
+    return recorded
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None

@@ -1,0 +1,163 @@
+"""Runs: recorded when asked for and when ended, over a restart too; cancelled; one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cdc.errors import ConflictError, DucklingError, NotFoundError, RunCancelledError
+from cdc.sandbox.databases import Database, session
+from cdc.sandbox.service import Service
+from tests.replica import Replica, staging_tables
+from tests.waiting import wait_until
+
+ROWS = (
+    "CREATE TABLE numbers (id INT PRIMARY KEY, name VARCHAR(20))",
+    "INSERT INTO numbers VALUES (1, 'one'), (2, 'two'), (3, 'three')",
+    "CREATE TABLE pairs (a INT, b INT)",
+    "INSERT INTO pairs VALUES (1, 1), (1, 1)",
+)
+
+
+@contextmanager
+def locked(database: Database, table: str) -> Iterator[None]:
+    """A session that keeps everybody from reading `table`: a copy of it waits."""
+    with session(database.url) as connection, connection.cursor() as cursor:
+        cursor.execute(f"LOCK TABLES {table} WRITE")
+        yield
+        cursor.execute("UNLOCK TABLES")
+
+
+def waiting_for_a_lock(database: Database) -> list[int]:
+    """Sessions in this database that wait for a table's lock."""
+    with session(database.url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id FROM information_schema.processlist WHERE db = database() AND state LIKE 'Waiting for%lock'"
+        )
+        return [int(row[0]) for row in cursor.fetchall()]
+
+
+def test_each_kind_of_run_is_recorded_with_its_end(database: Database, replica: Replica) -> None:
+    database.execute(*ROWS)
+    replica.start()
+    full = replica.pipeline.start_full_sync()
+    full.wait(60)
+    table = replica.pipeline.start_table_sync("numbers")
+    table.wait(60)
+    held = replica.pipeline._stream.meet(None, hold=True)
+    held.reached.result(60)
+    database.execute("INSERT INTO numbers VALUES (4, 'four')")
+    incremental = replica.pipeline.start_incremental_sync()
+    held.release.set()
+    assert incremental.wait(60).total == 1
+    recorded = {run.id: run for run in replica.pipeline.recent_runs()}
+    told = [
+        (run.kind, run.tables, run.automatic, run.status, run.records)
+        for run in (recorded[each.id] for each in (full, table, incremental))
+    ]
+    assert told == [
+        ("full", (), False, "success", 5),
+        ("table", ("numbers",), False, "success", 3),
+        ("incremental", (), False, "success", 1),
+    ]
+    assert all(run.ended_at is not None and run.ended_at >= run.started_at for run in recorded.values())
+
+
+def test_a_run_of_an_earlier_process_is_found_with_its_result(
+    database: Database, replica_factory: Callable[..., Replica]
+) -> None:
+    database.execute(*ROWS)
+    first = replica_factory(database.url).start()
+    run = first.pipeline.start_full_sync()
+    result = run.wait(60)
+    first.stop()
+    second = replica_factory(database.url).start()
+    restored = second.pipeline.run(run.id)
+    assert restored.id == run.id
+    assert restored.done
+    assert {(t.table, t.records, t.status) for t in restored.wait(0).tables} == {
+        (t.table, t.records, t.status) for t in result.tables
+    }
+    with pytest.raises(NotFoundError):
+        second.pipeline.run("0" * 12)
+
+
+def test_a_run_that_a_kill_cut_short_is_interrupted_after_the_restart(
+    database: Database, service_factory: Callable[..., Service]
+) -> None:
+    database.execute(*ROWS)
+    service = service_factory(database.url)
+    service.start()
+    wait_until(lambda: bool(service.query("SELECT 1 FROM cdc_binlog_position")), "the first copy is done")
+    with locked(database, "numbers"):
+        run = service.post("/sync/full?wait=false")["runId"]
+        wait_until(
+            lambda: service.query(f"SELECT count(*) AS n FROM runs WHERE run_id = '{run}'")[0]["n"] == 1,
+            "the run is recorded",
+        )
+        service.kill()
+    service.start()
+    rows = service.query(f"SELECT status, error_code FROM runs WHERE run_id = '{run}'")
+    assert rows == [{"status": "interrupted", "error_code": "INTERRUPTED"}]
+    logged = service.query(f"SELECT status FROM sync_log WHERE run_id = '{run}'")
+    assert logged == [{"status": "interrupted"}]
+
+
+def test_a_copy_that_waits_for_a_lock_can_be_cancelled_and_leaves_the_old_state(
+    database: Database, replica: Replica
+) -> None:
+    database.execute(*ROWS)
+    replica.start()
+    with locked(database, "numbers"):
+        run = replica.pipeline.start_full_sync()
+        wait_until(lambda: replica.pipeline.current_run() is run and run.progress(), "the copy has begun")
+        replica.pipeline.cancel_run(run.id)
+        with pytest.raises(RunCancelledError):
+            run.wait(60)
+    assert {r.id: r.status for r in replica.pipeline.recent_runs()}[run.id] == "cancelled"
+    replica.settle()
+    assert replica.assert_equal() == 5
+    with replica.pipeline.reader() as copy:
+        assert staging_tables(copy) == set()
+
+
+def test_an_incremental_run_that_waits_can_be_cancelled(database: Database, replica: Replica) -> None:
+    database.execute(*ROWS)
+    replica.start()
+    held = replica.pipeline._stream.meet(None, hold=True)
+    held.reached.result(60)
+    try:
+        database.execute("INSERT INTO numbers VALUES (4, 'four')")
+        run = replica.pipeline.start_incremental_sync()
+        with pytest.raises(ConflictError):
+            replica.pipeline.start_incremental_sync()
+        with pytest.raises(ConflictError):
+            replica.pipeline.start_full_sync()
+        replica.pipeline.cancel_run(run.id)
+        with pytest.raises(RunCancelledError):
+            run.wait(60)
+    finally:
+        held.release.set()
+    replica.catch_up()
+    assert replica.assert_equal() == 6
+
+
+def test_a_run_that_fails_is_recorded_with_its_code(database: Database, replica: Replica) -> None:
+    database.execute(*ROWS)
+    replica.start()
+    database.execute("DROP TABLE pairs")
+    replica.catch_up()
+    database.execute("CREATE TABLE pairs (id INT PRIMARY KEY)")
+    replica.settle()
+    with locked(database, "numbers"):
+        run = replica.pipeline.start_table_sync("numbers")
+        wait_until(lambda: bool(run.progress()), "the copy has begun")
+        wait_until(lambda: bool(waiting_for_a_lock(database)), "the copy waits for the table")
+        for session_id in waiting_for_a_lock(database):
+            database.execute(f"KILL {session_id}")
+        with pytest.raises(DucklingError) as failure:
+            run.wait(60)
+    recorded = {r.id: r for r in replica.pipeline.recent_runs()}[run.id]
+    assert (recorded.status, recorded.error_code) == ("error", failure.value.code)

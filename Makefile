@@ -16,13 +16,14 @@ endif
 
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test lint bench bench-quick clean
 
 help:
 	@echo "make demo    a real MySQL, a live load, a live comparison (DEMO_SECONDS=20, DEMO_MYSQL=mysql://…)"
 	@echo "make test    all tests, on MySQL and MariaDB (TESTS=tests/unit for a part)"
 	@echo "make lint    ruff, mypy, import-linter"
-	@echo "make bench   the figures of speed, into docs/benchmarks.md (BENCH=--quick for a tenth)"
+	@echo "make bench   the figures of speed and their peers, into docs/benchmarks.md"
+	@echo "make bench-quick  the same, small: does the harness work?"
 	@echo "make setup   the virtual environment alone"
 
 setup:
@@ -42,6 +43,9 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks $(BENCH)
+
+bench-quick: setup
+	$(BIN)/python -m tests.benchmarks --quick --repeat 1
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

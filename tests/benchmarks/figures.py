@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from statistics import median
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Figure:
-    """`runs` are ours, `peer_runs` those of `peer` at the same work in the same session.
+    """`runs` are ours, `peer_runs` those of `peer`, if there is one, at the same work in the same session.
 
     `goal` is the least that is wanted, or the most where `less_is_better`; None where there is no goal.
     """
@@ -16,7 +17,7 @@ class Figure:
     name: str
     unit: str
     goal: float | None
-    peer: str
+    peer: str = ""
     less_is_better: bool = False
     runs: list[float] = field(default_factory=list)
     peer_runs: list[float] = field(default_factory=list)
@@ -29,11 +30,11 @@ class Figure:
     @property
     def peer_value(self) -> float:
         """The median of the peer's runs."""
-        return median(self.peer_runs)
+        return median(self.peer_runs) if self.peer_runs else math.nan
 
     @property
     def ratio(self) -> float:
-        """How many times better than the peer: above 1 is better, whatever the unit."""
+        """How many times better than the peer: above 1 is better, whatever the unit; NaN without a peer."""
         better, worse = (
             (self.peer_value, self.value) if self.less_is_better else (self.value, self.peer_value)
         )

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdc.errors import ReplicaError
@@ -18,12 +19,12 @@ from cdc.sandbox.databases import Database, create_database, session
 from cdc.sandbox.probe import percentile
 from cdc.sandbox.servers import Server
 from cdc.sandbox.service import Service, check_healthy
-from tests.benchmarks import backlog, peers
+from tests.benchmarks import backlog, foreign, peers
 from tests.benchmarks.backlog import TABLE
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.memory import peak_megabytes
 
-MEMORY_GOAL = 600.0
+MEMORY_GOAL = 350.0
 _COPY_WAIT = 60.0
 
 
@@ -36,6 +37,8 @@ class Bench:
     repeat: int
     settings: dict[str, str]
     say: Callable[[str], None]
+    samples: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Single measurements, for the plots."""
 
     def service(self, database: Database, **settings: object) -> Service:
         """A service of its own folder for `database`."""
@@ -45,7 +48,8 @@ class Bench:
 
 
 @contextmanager
-def _test_database(bench: Bench) -> Iterator[Database]:
+def test_database(bench: Bench) -> Iterator[Database]:
+    """A new database with the empty test table."""
     database = create_database(bench.server)
     try:
         backlog.create_table(database)
@@ -67,13 +71,17 @@ def catch_up(
 ) -> list[Figure]:
     """A backlog that `write` leaves while the service is down, behind a copy of what `before` wrote."""
     rate = Figure(name, unit, goal, peers.STREAM)
+    others = Figure(name, unit, None, foreign.RIVET, runs=rate.runs)
     memory = Figure(f"peak memory, {name}", "MB", MEMORY_GOAL, peers.STREAM, less_is_better=True)
-    with _test_database(bench) as database:
+    with test_database(bench) as database:
         if before is not None:
             before(database, rows)
+        folder = bench.folder / database.name
+        folder.mkdir(exist_ok=True)
+        rivet = foreign.Rivet(database, folder) if database.flavor == "mysql" else None
         with bench.service(database) as service:
             service.start()
-            _wait_for_copy(service)
+            wait_for_copy(service)
             service.stop()
         saved = service.duckdb_path.with_name("before.db")
         service.duckdb_path.rename(saved)
@@ -82,7 +90,7 @@ def catch_up(
         part = backlog.stretch(database)
         bench.say(f"{name}: {rows:,} rows in {part.end / 1e6:.1f} MB of binary log")
         for _ in range(bench.repeat):
-            _remove(service.duckdb_path)
+            remove_file(service.duckdb_path)
             shutil.copyfile(saved, service.duckdb_path)
             seconds, peak = _catch_up_once(bench, database, rows)
             rate.runs.append(rows / seconds)
@@ -92,8 +100,11 @@ def catch_up(
             )
             rate.peer_runs.append(rows / seconds)
             memory.peer_runs.append(peak)
-            bench.say(f"  {rate.runs[-1]:,.0f} {unit}, the peer {rate.peer_runs[-1]:,.0f}")
-    return [rate, memory]
+            if rivet is not None:
+                others.peer_runs.append(rows / rivet.drain(rows))
+            theirs = " and ".join(f"{each[-1]:,.0f}" for each in (rate.peer_runs, others.peer_runs) if each)
+            bench.say(f"  {rate.runs[-1]:,.0f} {unit}, the peers {theirs}")
+    return [rate, memory] if rivet is None else [rate, others, memory]
 
 
 def _catch_up_once(bench: Bench, database: Database, rows: int) -> tuple[float, float]:
@@ -101,7 +112,7 @@ def _catch_up_once(bench: Bench, database: Database, rows: int) -> tuple[float, 
         service.start()
         began = time.perf_counter()
         service.post("/cdc/start")
-        _sync(service)
+        wait_for_source(service)
         seconds = time.perf_counter() - began
         applied = service.get("/cdc/status")["status"]
         seen = applied["insertsProcessed"] + applied["updatesProcessed"]
@@ -113,7 +124,7 @@ def _catch_up_once(bench: Bench, database: Database, rows: int) -> tuple[float, 
         return seconds, peak
 
 
-def _sync(service: Service) -> None:
+def wait_for_source(service: Service) -> None:
     """Returns when all is applied that the source has. Asks again until the stream is connected."""
     deadline = time.monotonic() + 10
     while True:
@@ -128,15 +139,17 @@ def _sync(service: Service) -> None:
             return
 
 
-def _wait_for_copy(service: Service) -> None:
-    deadline = time.monotonic() + _COPY_WAIT
+def wait_for_copy(service: Service, timeout: float = _COPY_WAIT) -> None:
+    """Returns when the test table streams. Raises TimeoutError after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     while [table["state"] for table in service.get("/sync/status")["tables"]] != ["streaming"]:
         if time.monotonic() > deadline:
             raise TimeoutError("the service did not copy the test table")
         time.sleep(0.02)
 
 
-def _remove(path: Path) -> None:
+def remove_file(path: Path) -> None:
+    """Removes a DuckDB file with its write-ahead log."""
     path.unlink(missing_ok=True)
     path.with_name(path.name + ".wal").unlink(missing_ok=True)
 
@@ -144,8 +157,12 @@ def _remove(path: Path) -> None:
 def copy(bench: Bench, name: str, goal: float, rows: int) -> list[Figure]:
     """A full copy into a new file, from the request until the tables are live."""
     rate = Figure(name, "rows/s", goal, peers.COPY)
+    foreigners = {
+        Figure(name, "rows/s", None, foreign.EXTENSION, runs=rate.runs): foreign.copy_by_extension,
+        Figure(name, "rows/s", None, foreign.DLT, runs=rate.runs): foreign.copy_by_dlt,
+    }
     memory = Figure(f"peak memory, {name}", "MB", MEMORY_GOAL, peers.COPY, less_is_better=True)
-    with _test_database(bench) as database:
+    with test_database(bench) as database:
         backlog.insert_many(database, rows)
         bench.say(f"{name}: {rows:,} rows")
         for _ in range(bench.repeat):
@@ -156,8 +173,11 @@ def copy(bench: Bench, name: str, goal: float, rows: int) -> list[Figure]:
             seconds, peak = peers.in_own_process(peers.copy, database.url, str(bench.folder), limit)
             rate.peer_runs.append(rows / seconds)
             memory.peer_runs.append(peak)
-            bench.say(f"  {rate.runs[-1]:,.0f} rows/s, the peer {rate.peer_runs[-1]:,.0f}")
-    return [rate, memory]
+            for figure, copy_by in foreigners.items():
+                figure.peer_runs.append(rows / copy_by(database, bench.folder)[0])
+            theirs = ", ".join(f"{each.peer_runs[-1]:,.0f}" for each in (rate, *foreigners))
+            bench.say(f"  {rate.runs[-1]:,.0f} rows/s, the peers {theirs}")
+    return [rate, *foreigners, memory]
 
 
 def _copy_once(bench: Bench, database: Database, rows: int) -> tuple[float, float]:
@@ -171,18 +191,18 @@ def _copy_once(bench: Bench, database: Database, rows: int) -> tuple[float, floa
             raise RuntimeError(f"the copy holds {count['rows']} rows, not {rows}")
         peak = peak_megabytes(service.pid)
         service.stop()
-        _remove(service.duckdb_path)
+        remove_file(service.duckdb_path)
         return seconds, peak
 
 
 def freshness(bench: Bench, samples: int) -> list[Figure]:
     """Single inserts on an idle source: from its answer to the query on the copy that shows the row."""
     figures = [
-        Figure(f"freshness of a single insert, p{percent}", "ms", 200.0, peers.FOLLOW, less_is_better=True)
-        for percent in (50, 95)
+        Figure(f"freshness of a single insert, p{percent}", "ms", goal, peers.FOLLOW, less_is_better=True)
+        for percent, goal in ((50, 15.0), (95, 30.0))
     ]
     with (
-        _test_database(bench) as database,
+        test_database(bench) as database,
         bench.service(database) as service,
         session(database.url) as connection,
         connection.cursor() as cursor,
@@ -196,7 +216,7 @@ def freshness(bench: Bench, samples: int) -> list[Figure]:
             return time.perf_counter()
 
         service.start()
-        _wait_for_copy(service)
+        wait_for_copy(service)
         number = 0
         bench.say(f"freshness: {samples} single inserts, 50 ms apart")
         with peers.following(database, bench.folder / database.name, lambda: insert(0)) as follower:
@@ -212,6 +232,7 @@ def freshness(bench: Bench, samples: int) -> list[Figure]:
                             raise TimeoutError("the copy did not show the row within ten seconds")
                     ours.append((time.perf_counter() - committed) * 1000)
                     theirs.append((follower.committed(number) - committed) * 1000)
+                bench.samples["freshness"].extend(ours)
                 for figure, percent in zip(figures, (50, 95), strict=True):
                     figure.runs.append(percentile(sorted(ours), percent))
                     figure.peer_runs.append(percentile(sorted(theirs), percent))

@@ -1,28 +1,28 @@
-"""Rows of a SELECT, from the text protocol's packets straight into columns of raw cells.
-
-See the MySQL protocol documentation, "Text Resultset Row": a packet a row, each value behind its length,
-0xFB for NULL.
-"""
+"""Rows of a SELECT, from the text protocol's packets straight into columns of raw cells: a packet a row."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Generator
 from contextlib import closing
-from functools import lru_cache
 from typing import Any
 
+import pyarrow as pa
 import pymysql
 from pymysql.connections import MySQLResult
 from pymysql.constants import COMMAND
 
 from cdc.errors import SnapshotError, SourceError, SourceUnavailableError
+from cdc.source.cells import HEADER, PADDING, cut
 from cdc.source.translation import translate
 
-Cells = list[list[bytes | None]]
-"""One list of raw values a column; None is NULL."""
+Cells = list[pa.Array]
+"""One binary array of raw values a column."""
 
 _RECEIVE_BYTES = 1 << 18
 _FULL_PACKET = 0xFFFFFF
+_LENGTH = struct.Struct("<I")
+"""A packet's length in three bytes, and its number in one."""
 _RETRY_HINT = "the copy is tried again"
 
 
@@ -56,28 +56,24 @@ def read_columns(
 
 
 def _pieces(connection: Any, width: int, max_rows: int, max_bytes: int) -> Generator[Cells]:
-    columns: Cells = [[] for _ in range(width)]
-    parse = _parser(width)(columns)
-    buffer, pos, taken = b"", 0, 0
+    piece = _Piece(width)
+    buffer, pos = b"", 0
     while True:
-        _, at, special = parse(buffer, pos, max_rows - len(columns[0]))
-        taken += at - pos
+        at, special = piece.take(buffer, pos, max_rows, max_bytes)
         pos = at
-        if len(columns[0]) >= max_rows or taken >= max_bytes:
+        if len(piece.starts) >= max_rows or piece.size >= max_bytes:
             try:
-                yield columns
+                yield piece.columns()
             except GeneratorExit:
                 _skip(connection, buffer[pos:])
                 raise
-            columns = [[] for _ in range(width)]
-            parse, taken = _parser(width)(columns), 0
+            piece = _Piece(width)
             continue
         if special:
             buffer, pos, row = _special(connection, buffer, pos)
             if row is None:
                 break
-            parse(row, 0, 1)
-            taken += len(row)
+            piece.add(row)
             continue
         buffer = buffer[pos:] + _receive(connection)
         pos = 0
@@ -88,8 +84,57 @@ def _pieces(connection: Any, width: int, max_rows: int, max_bytes: int) -> Gener
                 parts.append(_receive(connection))
                 missing -= len(parts[-1])
             buffer = b"".join(parts)
-    if columns[0]:
-        yield columns
+    if piece.starts:
+        yield piece.columns()
+
+
+class _Piece:
+    """Whole rows, as they came, until there are enough of them to be cut into columns."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._parts: list[bytes] = []
+        self.starts: list[int] = []
+        self.size = 0
+
+    def take(self, buffer: bytes, pos: int, max_rows: int, max_bytes: int) -> tuple[int, bool]:
+        """Takes rows from `pos` on, while there is room for them.
+
+        Returns the place behind them, and whether a packet stands there that is no plain row.
+        """
+        unpack, put = _LENGTH.unpack_from, self.starts.append
+        base = self.size - pos
+        first, size = pos, len(buffer)
+        room = max_rows - len(self.starts)
+        limit = pos + max_bytes - self.size
+        special = False
+        while room and size - pos > HEADER and pos < limit:
+            (length,) = unpack(buffer, pos)
+            length &= _FULL_PACKET
+            mark = buffer[pos + HEADER]
+            if (mark >= 254 and (mark == 255 or length < 9)) or length == _FULL_PACKET:
+                special = True
+                break
+            stop = pos + HEADER + length
+            if stop > size:
+                break
+            put(base + pos)
+            pos = stop
+            room -= 1
+        if pos > first:
+            self._parts.append(buffer[first:pos])
+            self.size += pos - first
+        return pos, special
+
+    def add(self, row: bytes) -> None:
+        """Takes a row that came in several packets, behind four bytes of any header."""
+        self.starts.append(self.size)
+        self._parts.append(row)
+        self.size += len(row)
+
+    def columns(self) -> Cells:
+        """The rows' columns."""
+        return cut(b"".join([*self._parts, bytes(PADDING)]), self.starts, self.size, self._width)
 
 
 def _skip(connection: Any, buffer: bytes) -> None:
@@ -127,7 +172,7 @@ def _receive(connection: Any) -> bytes:
 def _special(connection: Any, buffer: bytes, pos: int) -> tuple[bytes, int, bytes | None]:
     """A packet that is no plain row: the end (None), an error, or a row of several packets.
 
-    Such a row comes back as one packet with a long header, as `_parser` takes it.
+    Such a row comes back as one, behind an empty header.
     """
     parts: list[bytes] = []
     while True:
@@ -144,73 +189,10 @@ def _special(connection: Any, buffer: bytes, pos: int) -> tuple[bytes, int, byte
             raise SnapshotError("the source sent a packet that is no row", hint="report the source's version")
         parts.append(body)
         if length < _FULL_PACKET:
-            return buffer, pos, b"\0\0\0\0" + b"".join(parts)
+            return buffer, pos, bytes(HEADER) + b"".join(parts)
 
 
 def _refused(packet: bytes) -> SourceError:
     code = int.from_bytes(packet[1:3], "little")
     text = packet[9:].decode("utf-8", "replace")
     return translate(pymysql.err.OperationalError(code, text), doing="reading a table")
-
-
-def _long(buffer: bytes, pos: int) -> tuple[bytes, int]:
-    """A value behind a length of two bytes or more."""
-    width = {252: 2, 253: 3, 254: 8}[buffer[pos]]
-    start = pos + 1 + width
-    stop = start + int.from_bytes(buffer[pos + 1 : start], "little")
-    return buffer[start:stop], stop
-
-
-@lru_cache(maxsize=1024)
-def _parser(width: int) -> Callable[[Cells], Callable[[bytes, int, int], tuple[int, int, bool]]]:
-    """`bind(columns)` for rows of `width` values.
-
-    It returns `parse(buffer, pos, limit)`, which appends up to `limit` whole rows and returns how many, the
-    place behind them, and whether a packet stands there that is no plain row. A packet of length 0 takes
-    the whole buffer: a row put together from several packets.
-    """
-    lines = ["def bind(columns):"]
-    lines += [f"    put{i} = columns[{i}].append" for i in range(width)]
-    lines += [
-        "    def parse(buf, pos, limit):",
-        "        size = len(buf)",
-        "        count = 0",
-        "        while count < limit and size - pos > 4:",
-        "            length = buf[pos] | buf[pos + 1] << 8 | buf[pos + 2] << 16",
-        "            stop = pos + 4 + length if length else size",
-        "            first = buf[pos + 4]",
-        f"            if first == 255 or length == {_FULL_PACKET} or first == 254 and length < 9 and length:",
-        "                return count, pos, True",
-        "            if stop > size:",
-        "                break",
-        "            pos += 4",
-    ]
-    for i in range(width):
-        lines += [
-            "            mark = buf[pos]",
-            "            if mark < 251:",
-            "                end = pos + 1 + mark",
-            f"                put{i}(buf[pos + 1:end])",
-            "                pos = end",
-            "            elif mark == 251:",
-            f"                put{i}(None)",
-            "                pos += 1",
-            "            else:",
-            "                value, pos = long(buf, pos)",
-            f"                put{i}(value)",
-        ]
-    lines += [
-        "            if pos != stop:",
-        "                misfit()",
-        "            count += 1",
-        "        return count, pos, False",
-        "    return parse",
-    ]
-    namespace: dict[str, Any] = {"long": _long, "misfit": _misfit}
-    exec(compile("\n".join(lines), "<row parser>", "exec"), namespace)
-    bind: Callable[[Cells], Callable[[bytes, int, int], tuple[int, int, bool]]] = namespace["bind"]
-    return bind
-
-
-def _misfit() -> None:
-    raise SnapshotError("a row's values don't end where its packet ends", hint="report the source's version")

@@ -177,7 +177,7 @@ class Snapshot:
             for cells in pieces:
                 arrays = [text_column(c, values) for c, values in zip(table.columns, cells, strict=True)]
                 self.lost_dates += sum(
-                    lost_dates(column, array, values.count(None))
+                    lost_dates(column, array, values.null_count)
                     for column, array, values in zip(table.columns, arrays, cells, strict=True)
                     if column.data_type in DATES
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from itertools import compress, repeat
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,8 +36,14 @@ def both(first: Bools | None, second: Bools | None) -> Bools | None:
     return first if second is None else first & second
 
 
-def binary(cells: Sequence[bytes | None]) -> pa.Array:
+RawCells: TypeAlias = "Sequence[bytes | None] | pa.Array"
+"""Raw values of a column: a list, or a binary array that is no slice."""
+
+
+def binary(cells: RawCells) -> pa.Array:
     """The cells as one binary array. Raises ValueDecodeError when they exceed 2 GiB together."""
+    if isinstance(cells, pa.Array):
+        return cells
     array = pa.array(cells, pa.binary())
     if isinstance(array, pa.ChunkedArray):
         raise _too_large()
@@ -68,7 +74,7 @@ def relabel(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(array), array.buffers(), array.null_count)
 
 
-def padded(cells: Sequence[bytes | None], length: int) -> tuple[Bytes, Bools | None]:
+def padded(cells: RawCells, length: int) -> tuple[Bytes, Bools | None]:
     """The cells that are not NULL as (rows, length) bytes, zeros behind the shorter ones; which rows they are.
 
     Raises ValueDecodeError for a cell that is longer.
@@ -81,8 +87,9 @@ def padded(cells: Sequence[bytes | None], length: int) -> tuple[Bytes, Bools | N
     if (missing < 0).any():
         raise ValueDecodeError(f"A value has more than the {length} bytes of its type.")
     if missing.any():  # in C, one cell after another: faster here than any shuffling of whole arrays
-        present = cells if valid is None else compress(cells, valid.tolist())
-        filled = b"".join(map(bytes.ljust, present, repeat(length), repeat(b"\0")))  # type: ignore[arg-type]
+        every = cells.to_pylist() if isinstance(cells, pa.Array) else cells
+        present = every if valid is None else compress(every, valid.tolist())
+        filled = b"".join(map(bytes.ljust, present, repeat(length), repeat(b"\0")))
         data = np.frombuffer(filled, np.uint8)
     return data.reshape(-1, length), valid
 
@@ -121,7 +128,7 @@ def _too_large() -> ValueDecodeError:
     )
 
 
-def strings(cells: Sequence[bytes | None]) -> pa.Array:
+def strings(cells: RawCells) -> pa.Array:
     """UTF-8 cells as a string array, without copying after the check.
 
     Bytes that are no UTF-8 (MariaDB stores surrogates) become U+FFFD, as `bytes.decode(errors="replace")`
@@ -131,7 +138,8 @@ def strings(cells: Sequence[bytes | None]) -> pa.Array:
     try:
         return array.cast(pa.string())
     except pa.ArrowInvalid:
-        return by_distinct(cells, lambda cell: cell.decode("utf-8", "replace"), pa.string())
+        every: Sequence[bytes | None] = array.to_pylist()
+        return by_distinct(every, lambda cell: cell.decode("utf-8", "replace"), pa.string())
 
 
 def by_distinct(cells: Sequence[Cell | None], convert: Callable[[Cell], Any], kind: pa.DataType) -> pa.Array:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pyarrow as pa
 
 from cdc.errors import ValueDecodeError
 from cdc.schema import Column
-from cdc.values.arrays import binary, marked_bytes, offsets_and_data, padded, validity, without
+from cdc.values.arrays import RawCells, binary, marked_bytes, offsets_and_data, padded, validity, without
 
 SRID_BYTES = 4
 """MySQL puts the spatial reference before the WKB (manual, "Internal Geometry Storage Format")."""
 
 
-def blob_array(target: Column, cells: Sequence[bytes | None]) -> pa.Array:
+def blob_array(target: Column, cells: RawCells) -> pa.Array:
     """Bytes as they are; BINARY(n) gets back the trailing zeros that the binary log cuts."""
     if target.data_type != "binary":
         return binary(cells)
@@ -25,7 +23,7 @@ def blob_array(target: Column, cells: Sequence[bytes | None]) -> pa.Array:
     return marked_bytes(pa.binary(), matrix, None, valid)
 
 
-def wkb_array(cells: Sequence[bytes | None]) -> pa.Array:
+def wkb_array(cells: RawCells) -> pa.Array:
     """Geometry as WKB, without MySQL's four bytes of SRID."""
     array = binary(cells)
     offsets, _ = offsets_and_data(array)
@@ -38,7 +36,7 @@ def wkb_array(cells: Sequence[bytes | None]) -> pa.Array:
     return without(array, srids, SRID_BYTES * present, valid)
 
 
-def vector_array(name: str, cells: Sequence[bytes | None]) -> pa.Array:
+def vector_array(name: str, cells: RawCells) -> pa.Array:
     """VECTOR: little-endian 32-bit floats, as lists."""
     array = binary(cells)
     offsets, data = offsets_and_data(array)

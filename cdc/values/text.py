@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,7 @@ from cdc.values.arrays import (
     Bools,
     Bytes,
     Ints,
+    RawCells,
     binary,
     offsets_and_data,
     primitive,
@@ -28,13 +29,13 @@ from cdc.values.shapes import blob_array, vector_array, wkb_array
 from cdc.values.temporal import SECOND, Days, date_array, datetime_array, days
 from cdc.values.zero_dates import check_dates
 
-Reader = Callable[[Column, Sequence[bytes | None]], pa.Array]
+Reader = Callable[[Column, pa.Array], pa.Array]
 
 _ZERO = np.uint8(ord("0"))
 
 
-def text_column(column: Column, cells: list[bytes | None]) -> pa.Array:
-    """The values of `select_expression(column)` in exactly `arrow_type(column)`; None is NULL.
+def text_column(column: Column, raw: RawCells) -> pa.Array:
+    """The values of `select_expression(column)`, NULL as None, in exactly `arrow_type(column)`.
 
     The session must have time_zone '+00:00', utf8mb4 results and no PAD_CHAR_TO_FULL_LENGTH. Raises
     ValueDecodeError for what is no value of the column's type.
@@ -43,12 +44,13 @@ def text_column(column: Column, cells: list[bytes | None]) -> pa.Array:
     if reader is None:
         arrow_type(column)  # raises what there is to say
         raise ValueDecodeError(f"Column {column.name} of type {column.data_type} can't be read as text.")
+    cells = binary(raw)
     try:
         array = reader(column, cells)
     except pa.ArrowInvalid:
         raise _unreadable(column) from None
     if column.choice == "no_zero_dates":
-        check_dates(column, array, cells.count(None))
+        check_dates(column, array, cells.null_count)
     return array
 
 
@@ -59,17 +61,17 @@ def _unreadable(column: Column) -> ValueDecodeError:
     )
 
 
-def _number(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+def _number(column: Column, cells: pa.Array) -> pa.Array:
     """Integers, DOUBLE and FLOAT (which goes by way of the double that it is exactly)."""
     kind = arrow_type(column)
-    text = relabel(binary(cells), pa.string())
+    text = relabel(cells, pa.string())
     if kind == pa.bool_():
         return flags(text.cast(pa.int8()))
     return text.cast(pa.float64()).cast(kind) if kind == pa.float32() else text.cast(kind)
 
 
-def _decimal(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
-    text = relabel(binary(cells), pa.string())
+def _decimal(column: Column, cells: pa.Array) -> pa.Array:
+    text = relabel(cells, pa.string())
     if (column.precision or 0) <= DECIMAL_DIGITS:
         return text.cast(arrow_type(column))
     if "zerofill" in column.column_type.lower():
@@ -77,12 +79,11 @@ def _decimal(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
     return text
 
 
-def _matrix(column: Column, cells: Sequence[bytes | None], width: int) -> tuple[Bytes, Bools | None]:
+def _matrix(column: Column, cells: pa.Array, width: int) -> tuple[Bytes, Bools | None]:
     """The cells that are not NULL as (rows, width) bytes, and which rows they are."""
-    array = binary(cells)
-    offsets, data = offsets_and_data(array)
+    offsets, data = offsets_and_data(cells)
     sizes = np.diff(offsets)
-    valid = validity(array)
+    valid = validity(cells)
     if ((sizes if valid is None else sizes[valid]) != width).any():
         raise _unreadable(column)
     return data.reshape(-1, width), valid
@@ -113,13 +114,13 @@ def _spread_days(matrix: Bytes, valid: Bools | None) -> Days:
     return Days(scatter(found.values, valid), exist)
 
 
-def _date(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+def _date(column: Column, cells: pa.Array) -> pa.Array:
     matrix, valid = _matrix(column, cells, 10)
     _check(column, matrix, {4: "-", 7: "-"})
     return date_array(_spread_days(matrix, valid), valid)
 
 
-def _datetime(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+def _datetime(column: Column, cells: pa.Array) -> pa.Array:
     fraction = column.fraction
     matrix, valid = _matrix(column, cells, 20 + fraction if fraction else 19)
     _check(column, matrix, {4: "-", 7: "-", 10: " ", 13: ":", 16: ":"} | ({19: "."} if fraction else {}))
@@ -128,12 +129,11 @@ def _datetime(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
     return datetime_array(_spread_days(matrix, valid), scatter(time, valid), valid)
 
 
-def _time(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+def _time(column: Column, cells: pa.Array) -> pa.Array:
     """[-]h{2,3}:mm:ss[.f]: read from the end, with a "0" for a third digit of the hour that is not there."""
     tail = 7 + column.fraction if column.fraction else 6
-    array = binary(cells)
-    offsets, data = offsets_and_data(array)
-    valid = validity(array)
+    offsets, data = offsets_and_data(cells)
+    valid = validity(cells)
     sizes = np.diff(offsets) if valid is None else np.diff(offsets)[valid]
     if (sizes < tail + 2).any():
         raise _unreadable(column)
@@ -151,7 +151,7 @@ def _time(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
     return primitive(arrow_type(column), scatter(np.where(negative, -value, value), valid), valid)
 
 
-def _bit(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+def _bit(column: Column, cells: pa.Array) -> pa.Array:
     kind = arrow_type(column)
     width = ((column.precision or 0) + 7) // 8
     matrix, valid = _matrix(column, cells, width)
@@ -162,15 +162,15 @@ def _bit(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
     return bits_from_binary(matrix, kind, valid)
 
 
-def _text(_column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+def _text(_column: Column, cells: pa.Array) -> pa.Array:
     return strings(cells)
 
 
-def _wkb(_column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+def _wkb(_column: Column, cells: pa.Array) -> pa.Array:
     return wkb_array(cells)
 
 
-def _vector(column: Column, cells: Sequence[bytes | None]) -> pa.Array:
+def _vector(column: Column, cells: pa.Array) -> pa.Array:
     return vector_array(column.name, cells)
 
 

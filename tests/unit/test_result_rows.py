@@ -62,7 +62,7 @@ def pieces(
 
 
 def joined(found: Iterator[Cells]) -> list[Row]:
-    return [row for columns in found for row in zip(*columns, strict=True)]
+    return [row for columns in found for row in zip(*(cells.to_pylist() for cells in columns), strict=True)]
 
 
 ROWS: list[Row] = [

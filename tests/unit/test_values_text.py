@@ -20,7 +20,7 @@ def column(kind: str, **fields: Any) -> Column:
 
 
 def read(target: Column, *cells: bytes | None) -> list[Any]:
-    array = text_column(target, list(cells))
+    array = text_column(target, pa.array(cells, pa.binary()))
     array.validate(full=True)
     assert array.type == arrow_type(target)
     found: list[Any] = array.to_pylist()
@@ -147,11 +147,11 @@ def test_a_cell_that_is_no_value_of_its_type_is_an_error_without_the_value(
     target: Column, cell: bytes
 ) -> None:
     with pytest.raises(ValueDecodeError) as caught:
-        text_column(target, [cell])
+        text_column(target, pa.array([cell], pa.binary()))
     assert cell.decode("latin-1") not in str(caught.value) or len(cell) == 1
-    assert isinstance(text_column(target, [None]), pa.Array)
+    assert isinstance(text_column(target, pa.array([None], pa.binary())), pa.Array)
 
 
 def test_a_type_without_a_counterpart_is_an_error() -> None:
     with pytest.raises(ValueDecodeError, match="no counterpart"):
-        text_column(column("xmltype"), [b"<a/>"])
+        text_column(column("xmltype"), pa.array([b"<a/>"], pa.binary()))

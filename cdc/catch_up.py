@@ -17,11 +17,12 @@ import structlog
 from cdc.engine import Engine
 from cdc.errors import DucklingError, SnapshotError
 from cdc.position import Position
-from cdc.replica import tables
+from cdc.replica import prepared, tables
 from cdc.replica.writer import BatchTarget
 from cdc.runs import Run
 from cdc.schema import Table
 from cdc.source.binlog import BinlogDump
+from cdc.source.cascades import Cascades
 from cdc.source.ddl import SchemaChange
 from cdc.source.server import binlog_end, server_facts
 from cdc.source.stream import BinlogReader
@@ -48,7 +49,9 @@ class CatchUp:
         *,
         lost: Callable[[Table, Position], None],
         other: Callable[[list[str]], None],
+        cascades: Cascades,
     ) -> None:
+        self._cascades = cascades
         self._engine = engine
         self._stream = stream
         self._run = run
@@ -63,6 +66,7 @@ class CatchUp:
 
     def __enter__(self) -> CatchUp:
         engine = self._engine
+        engine.writer.submit(lambda cursor: prepared.forget(cursor, prepared.COPY)).result()
         self._reader, self._dump = open_reader(
             engine,
             self._low,
@@ -71,6 +75,7 @@ class CatchUp:
             self._on_schema_change,
             server_id=engine.server_id ^ 1,
             purpose="catching up",
+            cascades=self._cascades,
         )
         self._thread = threading.Thread(target=self._read, name=f"catch-up-{engine.id}", daemon=True)
         self._thread.start()
@@ -135,6 +140,10 @@ class CatchUp:
     def _on_schema_change(self, changes: list[SchemaChange], position: Position) -> None:
         for change in changes:
             names = list(self._following) if change.kind == "drop_database" else list(change.tables)
+            # Rows that refer to such a table can't be kept without it.
+            key = self._engine.names.key
+            ours = {key(name) for name in names} & self._following.keys()
+            names += sorted(self._cascades.dependents(ours) & self._following.keys())
             for name in names:
                 table = self._following.pop(self._engine.names.key(name), None)
                 if table is not None:

@@ -104,17 +104,17 @@ class GtidSet:
     def encode(self) -> bytes:
         """As COM_BINLOG_DUMP_GTID takes it: little-endian counts, 16-byte SIDs, half-open intervals.
 
-        Raises BinlogError for tagged GTIDs (MySQL 8.3 and later), whose encoding differs.
+        Where a GTID has a tag (MySQL 8.3 and later), the count of SIDs stands between two format bytes, and a
+        tag stands behind each SID (MySQL source documentation, Gtid_set::encode).
         """
-        parts = [struct.pack("<Q", len(self._sets))]
-        for (sid, tag), intervals in self._sets.items():
-            if tag:
-                raise BinlogError(
-                    f"the source uses tagged GTIDs (tag {tag!r}), which can't be replicated yet",
-                    hint="replicate from a source without tagged GTIDs",
-                    code="GTID_TAGGED",
-                )
-            parts.append(uuid.UUID(sid).bytes + struct.pack("<Q", len(intervals)))
+        tagged = any(tag for _, tag in self._sets)
+        count = len(self._sets)
+        parts = [struct.pack("<Q", 1 << 56 | count << 8 | 1 if tagged else count)]
+        for (sid, tag), intervals in sorted(self._sets.items()):
+            parts.append(uuid.UUID(sid).bytes)
+            if tagged:
+                parts.append(bytes([len(tag) << 1]) + tag.encode())
+            parts.append(struct.pack("<Q", len(intervals)))
             parts.extend(struct.pack("<QQ", start, stop) for start, stop in intervals)
         return b"".join(parts)
 

@@ -56,7 +56,7 @@ def apply_rows(
     stays = operations[last] != DELETE
     # An in-place update logs whole vectors: keys that exist are deleted and inserted, for less cost.
     gone = rows.select(key).take(pa.array(last[goes_first])) if goes_first.any() else None
-    removed = _delete(cursor, table, name, gone) if gone is not None else 0
+    removed = delete_keys(cursor, table, name, gone) if gone is not None else 0
     missing = 0 if may_exist or gone is None else len(gone) - removed
     put = rows if len(last) == len(rows) and stays.all() else rows.take(pa.array(np.sort(last[stays])))
     written = (_upsert if indexed and replace else append_rows)(cursor, table, name, put) if len(put) else 0
@@ -77,7 +77,7 @@ def _first_and_last(keys: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 @contextmanager
-def _registered(cursor: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> Iterator[None]:
+def registered(cursor: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> Iterator[None]:
     """`rows` as a view, for the statements inside. An error of theirs is not hidden by the clean-up's."""
     cursor.register(name, rows)
     try:
@@ -89,13 +89,14 @@ def _registered(cursor: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) ->
     cursor.unregister(name)
 
 
-def _delete(cursor: duckdb.DuckDBPyConnection, table: Table, name: str, gone: pa.Table) -> int:
+def delete_keys(cursor: duckdb.DuckDBPyConnection, table: Table, name: str, gone: pa.Table) -> int:
+    """Deletes the rows whose keys are in `gone` (columns as in `row_schema`); returns how many there were."""
     match = " AND ".join(
         f"t.{quote_duckdb(column.name)} = g.c{i}"
         for i, column in enumerate(table.columns)
         if column.name in table.primary_key
     )
-    with _registered(cursor, _GONE, gone):
+    with registered(cursor, _GONE, gone):
         done = cursor.execute(f"DELETE FROM {quote_duckdb(name)} t USING {_GONE} g WHERE {match}").fetchall()
     return int(done[0][0])
 
@@ -111,7 +112,7 @@ def append_rows(cursor: duckdb.DuckDBPyConnection, table: Table, name: str, rows
 
 def _insert(cursor: duckdb.DuckDBPyConnection, verb: str, table: Table, name: str, rows: pa.Table) -> int:
     listed = ", ".join(quote_duckdb(column.name) for column in table.columns)
-    with _registered(cursor, _ROWS, rows):
+    with registered(cursor, _ROWS, rows):
         cursor.execute(f"{verb} INTO {quote_duckdb(name)} ({listed}) SELECT * FROM {_ROWS}")
     return len(rows)
 
@@ -126,7 +127,7 @@ def _apply_keyless(
     listed = ", ".join(columns)
     target = quote_duckdb(name)
     signed = rows.append_column("sign", pa.array(np.where(operations == DELETE, -1, 1)))
-    with _registered(cursor, _ROWS, signed):
+    with registered(cursor, _ROWS, signed):
         cursor.execute(
             "CREATE OR REPLACE TEMP TABLE _duckling_net AS SELECT row_number() OVER () AS id, * FROM ("
             f"SELECT {listed}, sum(sign)::BIGINT AS net FROM {_ROWS} GROUP BY {listed}) WHERE net <> 0"

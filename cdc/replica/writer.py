@@ -17,11 +17,16 @@ from cdc.backoff import Backoff
 from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, RowRefusedError, StoppedError
 from cdc.metrics import DatabaseMetrics
 from cdc.position import Position
+from cdc.replica import prepared
 from cdc.replica.apply import apply_rows
+from cdc.replica.cascades import CascadeReplay
+from cdc.replica.completion import apply_mixed
 from cdc.replica.database import ReplicaDatabase, translate
 from cdc.schema import Table
-from cdc.source.batcher import Batch, FlushReason
-from cdc.source.rows import DELETE, INSERT, UPDATE, RowBuffer
+from cdc.source.batcher import Batch, FlushReason, Rows
+from cdc.source.cascades import ParentChanges
+from cdc.source.mixed_rows import MixedRows
+from cdc.source.rows import DELETE, INSERT, UPDATE
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +69,8 @@ class BatchTarget:
         self.save_position = save_position
         self.on_error = on_error
         self.on_idle = on_idle
+        self.owner = prepared.COPY if save_position is None else prepared.STREAM
+        """Whose prepared XA transactions those of its batches are."""
         self.error: DucklingError | None = None
         self.applied: Position | None = None
         """The last boundary that is committed."""
@@ -98,6 +105,11 @@ class Writer:
         self._jobs: deque[tuple[Job, Future[Any], tuple[Batch, ...]]] = deque()
         """Each with the batches that go before it: a stream that never falls idle does not starve jobs."""
         self._busy = False
+        self._busy_since: float | None = None
+        self.checkpoint_error: DucklingError | None = None
+        """Why the last checkpoint failed; None where it did not. What is committed stays in the log meanwhile."""
+        self._checkpoint_pauses = Backoff(_REOPEN_SECONDS)
+        self._checkpoint_not_before = 0.0
         self._stopping = False
         self._failed: DucklingError | None = None
         self._open_target: BatchTarget | None = None
@@ -128,6 +140,12 @@ class Writer:
     def alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
+
+    @property
+    def busy_seconds(self) -> float:
+        """Seconds for which it has been at the same piece of work; 0 when idle, or while the file is shut."""
+        since = self._busy_since
+        return 0.0 if since is None or self._failed is not None else max(0.0, self._clock() - since)
 
     @property
     def queued(self) -> int:
@@ -192,7 +210,7 @@ class Writer:
 
     def _check_running(self) -> None:
         if self._failed is not None:
-            raise self._failed
+            raise self._failed.with_traceback(None)  # else each caller's frames stay with it
         if self._stopping:
             raise StoppedError("the writer is stopping", hint="start the service again")
 
@@ -233,7 +251,9 @@ class Writer:
                 self._checkpoint("idle")
                 last_work = self._clock()
                 continue
+            self._busy_since = self._clock()
             self._handle(item)
+            self._busy_since = None
             worked = True
             last_work = self._clock()
             if self._open_target is None and self._database.wal_bytes > self._checkpoint_wal_bytes:
@@ -358,6 +378,8 @@ class Writer:
                 self._rollback()
                 replace = True
             except duckdb.TransactionException as error:
+                if "conflict" not in str(error).lower():
+                    raise translate(error) from error  # the commit failed: no room on the disk, say
                 self._rollback()
                 self._open_target = None
                 conflicts += 1
@@ -376,11 +398,17 @@ class Writer:
         if self._open_target is None:
             cursor.execute("BEGIN")
         counted = Counter[str]()
+        cascades = CascadeReplay(cursor, target.tables, target.name_of)
         for key, buffer in batch.buffers:
-            if len(buffer):
+            if isinstance(buffer, ParentChanges):
+                cascades.replay(buffer)
+            elif len(buffer):
                 self._apply_buffer(cursor, target, target.tables[key], buffer, replace)
                 for operation, code in (("insert", INSERT), ("update", UPDATE), ("delete", DELETE)):
                     counted[operation] += buffer.ops.count(code)
+        cascades.finish()
+        if batch.prepared:
+            prepared.save(cursor, target.owner, batch.prepared)
         if target.save_position is None:
             cursor.execute("COMMIT")
         elif batch.position is None:
@@ -404,20 +432,24 @@ class Writer:
         cursor: duckdb.DuckDBPyConnection,
         target: BatchTarget,
         table: Table,
-        buffer: RowBuffer,
+        buffer: Rows,
         replace: bool,
     ) -> None:
         """One table's rows. An error that lies in the rows names the table; others are as they are."""
         try:
-            done = apply_rows(
-                cursor,
-                table,
-                target.name_of(table.name),
-                buffer.to_arrow(table),
-                buffer.operations(),
-                overlap=target.overlap,
-                replace=replace,
-            )
+            name = target.name_of(table.name)
+            if isinstance(buffer, MixedRows):
+                done = apply_mixed(cursor, table, name, buffer, overlap=target.overlap)
+            else:
+                done = apply_rows(
+                    cursor,
+                    table,
+                    name,
+                    buffer.to_arrow(table),
+                    buffer.operations(),
+                    overlap=target.overlap,
+                    replace=replace,
+                )
         except DucklingError as error:
             error.table = error.table or table.name
             raise
@@ -443,21 +475,34 @@ class Writer:
     # The file ----------------------------------------------------------------------------------------
 
     def _checkpoint(self, why: str) -> None:
-        started = self._clock()
+        if self._clock() < self._checkpoint_not_before:
+            return
+        started = self._busy_since = self._clock()
         try:
             self._writing().execute("CHECKPOINT")
-        except (duckdb.FatalException, duckdb.InternalException):
+        except (duckdb.FatalException, duckdb.InternalException) as error:
+            failed = translate(error)
+            log.error(
+                "replica.checkpoint_failed", database=self._name, error=failed.message, hint=failed.hint
+            )
+            self._metrics.error_met(failed.code)
+            self.checkpoint_error = failed
+            self._checkpoint_not_before = self._clock() + self._checkpoint_pauses.pause()
             self._reopen()
         except duckdb.Error as error:
             # A reader's transaction may stand in the way: the next round tries again.
             log.warning("replica.checkpoint_put_off", database=self._name, error=translate(error).message)
         else:
+            self.checkpoint_error = None
+            self._checkpoint_pauses.reset()
             log.debug(
                 "replica.checkpoint",
                 database=self._name,
                 why=why,
                 ms=round((self._clock() - started) * 1000),
             )
+        finally:
+            self._busy_since = None
 
     def _reopen(self) -> None:
         """DuckDB has given up on the open file: close it, open it again, and let the streams resume.

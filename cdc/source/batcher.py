@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cdc.position import Position
+from cdc.source.cascades import Cascades, ParentChanges
+from cdc.source.mixed_rows import MixedRows
 from cdc.source.rows import RowBuffer, RowLayout
 from cdc.source.table_map import TableMap
 
@@ -27,15 +29,30 @@ class FlushReason(StrEnum):
     """No row of ours, but the position must not stay behind."""
 
 
+Rows = RowBuffer | MixedRows
+Buffered = Rows | ParentChanges
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A part of a prepared XA transaction (`part` counts from 0); without `events` it is decided."""
+
+    xid: str
+    part: int
+    events: bytes | None
+
+
 @dataclass(slots=True)
 class Batch:
     """Rows of whole transactions, or of a part of one that is too large for one batch.
 
     `position` is the boundary behind the last transaction; None marks a part that more parts follow.
-    `buffers` are to be applied in order; one table has more than one where its columns changed.
+    `buffers` are to be applied in order; one table has more than one where its columns changed. `prepared` is
+    what changes among the prepared XA transactions, in order.
     """
 
-    buffers: list[tuple[str, RowBuffer]] = field(default_factory=list)
+    buffers: list[tuple[str, Buffered]] = field(default_factory=list)
+    prepared: list[Prepared] = field(default_factory=list)
     rows: int = 0
     bytes: int = 0
     transactions: int = 0
@@ -73,18 +90,55 @@ class Batcher:
         self.parts = 0
         """Parts of the open transaction that are already handed on."""
 
-    def buffer(self, table: str, table_map: TableMap, layout: RowLayout) -> RowBuffer:
-        """The buffer that takes `table`'s rows now."""
+    def buffer(self, table: str, table_map: TableMap, layout: RowLayout) -> Rows:
+        """The buffer that takes `table`'s full row images now."""
         if self.batch.opened_at is None:
             self.batch.opened_at = self._clock()
         for name, buffer in reversed(self.batch.buffers):
-            if name == table:
+            if isinstance(buffer, ParentChanges):
+                if buffer.blocks(table):
+                    break
+            elif name == table:
                 if buffer.table_map is table_map:
                     return buffer
                 break
         fresh = RowBuffer(table_map, layout)
         self.batch.buffers.append((table, fresh))
         return fresh
+
+    def mixed_buffer(self, table: str, table_map: TableMap) -> MixedRows:
+        """The buffer that takes `table`'s row images of any columns; full ones go there too from now on."""
+        if self.batch.opened_at is None:
+            self.batch.opened_at = self._clock()
+        for name, buffer in reversed(self.batch.buffers):
+            if isinstance(buffer, ParentChanges):
+                if buffer.blocks(table):
+                    break
+            elif name == table:
+                if buffer.table_map is table_map and isinstance(buffer, MixedRows):
+                    return buffer
+                break
+        fresh = MixedRows(table_map)
+        self.batch.buffers.append((table, fresh))
+        return fresh
+
+    def parent_changes(self, cascades: Cascades) -> ParentChanges:
+        """What takes a change of a parent's row now: behind all rows that its cascade may concern."""
+        for name, buffer in reversed(self.batch.buffers):
+            if isinstance(buffer, ParentChanges):
+                return buffer
+            if name in cascades.children:
+                break
+        fresh = ParentChanges(cascades.frozen())
+        self.batch.buffers.append(("", fresh))
+        return fresh
+
+    def prepare(self, xid: str, part: int, events: bytes | None) -> None:
+        """Keeps a part of a prepared XA transaction; without `events`, forgets the transaction."""
+        if self.batch.opened_at is None:
+            self.batch.opened_at = self._clock()
+        self.batch.prepared.append(Prepared(xid, part, events))
+        self.batch.bytes += len(events) if events is not None else 0
 
     def full(self) -> FlushReason | None:
         """The bound that the open batch has met, if any."""

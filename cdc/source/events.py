@@ -35,12 +35,33 @@ ANONYMOUS_GTID: int = BINLOG.ANONYMOUS_GTID_LOG_EVENT
 MARIADB_GTID: int = BINLOG.MARIADB_GTID_EVENT
 MARIADB_GTID_LIST: int = BINLOG.MARIADB_GTID_GTID_LIST_EVENT
 
-INSERT_ROWS: frozenset[int] = frozenset({BINLOG.WRITE_ROWS_EVENT_V1, BINLOG.WRITE_ROWS_EVENT_V2})
-UPDATE_ROWS: frozenset[int] = frozenset({BINLOG.UPDATE_ROWS_EVENT_V1, BINLOG.UPDATE_ROWS_EVENT_V2})
-DELETE_ROWS: frozenset[int] = frozenset({BINLOG.DELETE_ROWS_EVENT_V1, BINLOG.DELETE_ROWS_EVENT_V2})
+XA_PREPARE: int = BINLOG.XA_PREPARE_EVENT
+PARTIAL_UPDATE_ROWS: int = BINLOG.PARTIAL_UPDATE_ROWS_EVENT
+TRANSACTION_PAYLOAD = 40
+"""MySQL: a transaction's events, compressed."""
+GTID_TAGGED = 42
+EXECUTE_LOAD_QUERY: int = BINLOG.EXECUTE_LOAD_QUERY_EVENT
+"""LOAD DATA as a statement."""
+QUERY_COMPRESSED = 165
+"""MariaDB, as are the kinds 166 to 171: compressed rows events, of version 1 and 2."""
+COMPRESSED_ROWS = frozenset({166, 167, 168, 169, 170, 171})
+
+INSERT_ROWS: frozenset[int] = frozenset({BINLOG.WRITE_ROWS_EVENT_V1, BINLOG.WRITE_ROWS_EVENT_V2, 166, 169})
+UPDATE_ROWS: frozenset[int] = frozenset(
+    {BINLOG.UPDATE_ROWS_EVENT_V1, BINLOG.UPDATE_ROWS_EVENT_V2, 167, 170, PARTIAL_UPDATE_ROWS}
+)
+DELETE_ROWS: frozenset[int] = frozenset({BINLOG.DELETE_ROWS_EVENT_V1, BINLOG.DELETE_ROWS_EVENT_V2, 168, 171})
 ROWS = INSERT_ROWS | UPDATE_ROWS | DELETE_ROWS
 ROWS_V2: frozenset[int] = frozenset(
-    {BINLOG.WRITE_ROWS_EVENT_V2, BINLOG.UPDATE_ROWS_EVENT_V2, BINLOG.DELETE_ROWS_EVENT_V2}
+    {
+        BINLOG.WRITE_ROWS_EVENT_V2,
+        BINLOG.UPDATE_ROWS_EVENT_V2,
+        BINLOG.DELETE_ROWS_EVENT_V2,
+        PARTIAL_UPDATE_ROWS,
+        169,
+        170,
+        171,
+    }
 )
 """Rows events whose fixed part is followed by data of a length given there."""
 
@@ -55,6 +76,9 @@ FILE_HEAD: frozenset[int] = frozenset(
 )
 """What stands at the head of every file."""
 
+PLACELESS = frozenset({ROTATE, HEARTBEAT})
+"""Whose end position is not one of the file that is being read, or not an event's."""
+
 HARMLESS: frozenset[int] = frozenset(
     {
         STOP,
@@ -62,6 +86,10 @@ HARMLESS: frozenset[int] = frozenset(
         BINLOG.INTVAR_EVENT,
         BINLOG.RAND_EVENT,
         BINLOG.USER_VAR_EVENT,
+        # The file of a LOAD DATA statement.
+        BINLOG.BEGIN_LOAD_QUERY_EVENT,
+        BINLOG.APPEND_BLOCK_EVENT,
+        BINLOG.DELETE_FILE_EVENT,
         BINLOG.IGNORABLE_LOG_EVENT,
         # The statement's text, as a comment.
         BINLOG.ROWS_QUERY_LOG_EVENT,
@@ -82,12 +110,6 @@ HARMLESS: frozenset[int] = frozenset(
 
 NAMES: dict[int, str] = {
     BINLOG.INCIDENT_EVENT: "INCIDENT: the source says that its binary log lost events",
-    BINLOG.XA_PREPARE_EVENT: "XA PREPARE",
-    BINLOG.PARTIAL_UPDATE_ROWS_EVENT: "PARTIAL_UPDATE_ROWS (binlog_row_value_options = PARTIAL_JSON)",
-    40: "TRANSACTION_PAYLOAD (binlog_transaction_compression = ON)",
-    42: "GTID_TAGGED",
-    165: "compressed QUERY (log_bin_compress = ON)",
-    **dict.fromkeys((166, 167, 168, 169, 170, 171), "compressed rows (log_bin_compress = ON)"),
 }
 """Kinds that we know and don't decode."""
 
@@ -97,17 +119,19 @@ class Query:
     """A statement in the log, as the session sent it; `schema` is the session's default database.
 
     `collation` is the id of the session's character_set_client, in which the statement's bytes are; None
-    where the event does not say.
+    where the event does not say. `sql_mode` holds the session's modes as bits.
     """
 
     schema: str
     statement: bytes
     collation: int | None = None
+    sql_mode: int = 0
 
 
 # Status variables of a QUERY event that stand before the character sets, with their lengths in bytes;
 # None: a length byte and that many bytes (MySQL source documentation, Query_event, "Status variables").
 _BEFORE_CHARSET: dict[int, int | None] = {0: 4, 1: 8, 2: None, 3: 4, 6: None}
+_SQL_MODE = 1
 _CHARSET = 4
 
 
@@ -116,23 +140,27 @@ def read_query(body: bytes) -> Query:
     schema_length = body[8]
     at = 13 + int.from_bytes(body[11:13], "little")
     schema = body[at : at + schema_length].decode("utf-8", "replace")
-    return Query(schema, body[at + schema_length + 1 :], _client_collation(body[13:at]))
+    sql_mode, collation = _session(body[13:at])
+    return Query(schema, body[at + schema_length + 1 :], collation, sql_mode)
 
 
-def _client_collation(variables: bytes) -> int | None:
-    at = 0
+def _session(variables: bytes) -> tuple[int, int | None]:
+    """The session's sql_mode and the collation of its character_set_client, where they are told."""
+    at = sql_mode = 0
     while at < len(variables):
         code = variables[at]
         if code == _CHARSET:
-            return int.from_bytes(variables[at + 1 : at + 3], "little")
+            return sql_mode, int.from_bytes(variables[at + 1 : at + 3], "little")
         if code not in _BEFORE_CHARSET:
-            return None
+            break
+        if code == _SQL_MODE:
+            sql_mode = int.from_bytes(variables[at + 1 : at + 9], "little")
         length = _BEFORE_CHARSET[code]
         if length is None:
             # The oldest form of the catalogue's name (code 2) ends with a zero as well.
             length = 1 + variables[at + 1] + (1 if code == 2 else 0)
         at += 1 + length
-    return None
+    return sql_mode, None
 
 
 def is_begin(buffer: bytes, body: int, end: int) -> bool:
@@ -160,6 +188,13 @@ def _uuid_text(source: bytes) -> str:
     return str(uuid.UUID(bytes=source))
 
 
+MARIADB_GROUP_COMMIT = 2
+"""Flag of MariaDB's GTID event: the number of a group commit stands in it."""
+_XA = 64 | 128
+_ALTER_NOT_YET = 2 | 8
+"""FL_START_ALTER_E1, FL_ROLLBACK_ALTER_E1."""
+
+
 @dataclass(frozen=True, slots=True)
 class MariadbGtid:
     """MariaDB's GTID event: it opens a transaction, or stands before a single statement."""
@@ -167,6 +202,8 @@ class MariadbGtid:
     domain: int
     sequence: int
     flags: int
+    alters: bool = True
+    """False for an ALTER that only begins or is rolled back (binlog_alter_two_phase)."""
 
     @property
     def standalone(self) -> bool:
@@ -174,14 +211,21 @@ class MariadbGtid:
         return bool(self.flags & 1)
 
     @property
-    def xa(self) -> bool:
-        """Part of a two-phase transaction whose verdict stands elsewhere."""
-        return bool(self.flags & (64 | 128))
+    def prepares_xa(self) -> bool:
+        """The rows of an XA transaction follow, whose verdict stands elsewhere."""
+        return bool(self.flags & 64)
 
 
 def read_mariadb_gtid(body: bytes) -> MariadbGtid:
     """A MariaDB GTID event behind its header."""
-    return MariadbGtid(int.from_bytes(body[8:12], "little"), int.from_bytes(body[:8], "little"), body[12])
+    flags = body[12]
+    # Behind the number of a group commit come flags again; those of an XA transaction, which has no ALTER, stand
+    # elsewhere (Gtid_log_event in MariaDB's log_event.h).
+    at = 21 if flags & MARIADB_GROUP_COMMIT else 13
+    alters = bool(flags & _XA) or len(body) <= at or not body[at] & _ALTER_NOT_YET
+    return MariadbGtid(
+        int.from_bytes(body[8:12], "little"), int.from_bytes(body[:8], "little"), flags, alters
+    )
 
 
 _GTID_LIST_ENTRY = struct.Struct("<IIQ")

@@ -99,20 +99,13 @@ def _log_findings(facts: ServerFacts) -> Iterator[Finding]:
     if facts.row_image != "FULL":
         yield Finding(
             "ROW_IMAGE",
-            "error",
+            "warning",
             "binlog_row_image",
-            f"binlog_row_image is {facts.row_image}: rows in the log lack columns",
+            f"binlog_row_image is {facts.row_image}: rows in the log lack columns; they are completed from the"
+            " copy, and a table for which that is impossible is copied again",
             _set_global(facts, "binlog_row_image", "'FULL'"),
         )
     yield from _metadata_findings(facts)
-    for on, code, name, off in (
-        ("PARTIAL_JSON" in facts.row_value_options, "PARTIAL_JSON", "binlog_row_value_options", "''"),
-        (facts.transaction_compression, "TRANSACTION_COMPRESSION", "binlog_transaction_compression", "OFF"),
-        (facts.log_bin_compress, "LOG_BIN_COMPRESS", "log_bin_compress", "OFF"),
-    ):
-        if on:
-            message = f"{name} is on: the log holds events that are not decoded yet"
-            yield Finding(code, "error", name, message, _set_global(facts, name, off))
     if facts.replica and not facts.log_replica_updates:
         yield Finding(
             "REPLICA_UPDATES_OFF",
@@ -311,9 +304,9 @@ def _cascade_findings(
     native = facts.flavor == "mysql" and facts.version >= (9, 6, 0)
     yield Finding(
         "CASCADE_NOT_LOGGED",
-        "warning",
+        "info",
         "innodb_native_foreign_keys" if native else hit[0],
         "rows that a cascading foreign key deletes or changes do not reach the binary log; "
-        f"copies of these tables can drift: {shown}",
+        f"it is replayed in the copy of these tables: {shown}",
         "[mysqld] innodb_native_foreign_keys = OFF" if native else "",
     )

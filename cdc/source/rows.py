@@ -112,6 +112,7 @@ class RowBuffer:
         "lost_dates",
         "nulls",
         "ops",
+        "row",
         "runs",
         "table_map",
         "update",
@@ -129,7 +130,9 @@ class RowBuffer:
         self.insert: Callable[[bytes, int, int], int]
         self.update: Callable[[bytes, int, int], int]
         self.delete: Callable[[bytes, int, int], int]
-        self.insert, self.update, self.delete = decoder(layout)(self)
+        self.row: Callable[[bytes, int], int]
+        """Appends the image at a place and returns where it ends; the operation is the caller's to add."""
+        self.insert, self.update, self.delete, self.row = decoder(layout)(self)
 
     def __len__(self) -> int:
         return len(self.ops)
@@ -273,7 +276,7 @@ def _take(layout: RowLayout) -> tuple[list[str], list[str]]:
 
 
 def _source(layout: RowLayout) -> str:
-    """The decoder's source: `bind(buffer)` returns its insert, update and delete."""
+    """The decoder's source: `bind(buffer)` returns its insert, update, delete and row."""
     nb = layout.null_bytes
     no_nulls = f"image == {layout.padding_bitmap!r} or image == {bytes(nb)!r}"
     plain, mixed = _take(layout)
@@ -338,7 +341,7 @@ def _source(layout: RowLayout) -> str:
         body = ["pos = row(buf, pos)", f"ops({DELETE})", f"ops({INSERT})", "pos = row(buf, pos)"]
     lines += _indent([*body, "count += 1"], 3)
     lines += ["        if pos != end:", "            misfit()", "        return count"]
-    lines.append("    return insert, update, delete")
+    lines.append("    return insert, update, delete, row")
     return "\n".join(lines)
 
 
@@ -354,9 +357,9 @@ def _misfit() -> None:
 
 
 @lru_cache(maxsize=4096)
-def decoder(layout: RowLayout) -> Callable[[RowBuffer], tuple[Any, Any, Any]]:
+def decoder(layout: RowLayout) -> Callable[[RowBuffer], tuple[Any, Any, Any, Any]]:
     """The generated `bind` function for a layout."""
     namespace: dict[str, Any] = {"misfit": _misfit}
     exec(compile(_source(layout), "<row decoder>", "exec"), namespace)
-    bind: Callable[[RowBuffer], tuple[Any, Any, Any]] = namespace["bind"]
+    bind: Callable[[RowBuffer], tuple[Any, Any, Any, Any]] = namespace["bind"]
     return bind

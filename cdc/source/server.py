@@ -204,3 +204,17 @@ def binlog_end(connection: pymysql.Connection, facts: ServerFacts) -> tuple[str,
     if facts.flavor == "mysql":
         gtids = str(rows[0][4])
     return str(rows[0][0]), int(rows[0][1]), "".join(gtids.split())
+
+
+def has_transactions(connection: pymysql.Connection, gtid: str) -> bool:
+    """Whether a MySQL server has executed all of the GTID set `gtid`. Raises SourceError.
+
+    A dump is refused only where the server lacks transactions of its own (error 1236); where it lacks another
+    server's, it waits for them without a word.
+    """
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT GTID_SUBSET(%s, @@GLOBAL.gtid_executed)", (gtid,))
+            return bool(cursor.fetchall()[0][0])
+    except pymysql.err.Error as error:
+        raise translate(error, doing="comparing GTIDs with the source's") from error

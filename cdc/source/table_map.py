@@ -33,6 +33,8 @@ _COLUMN_CHARSET = 3
 _COLUMN_NAME = 4
 _SET_STR_VALUE = 5
 _ENUM_STR_VALUE = 6
+_SIMPLE_PRIMARY_KEY = 8
+_PRIMARY_KEY_WITH_PREFIX = 9
 _ENUM_AND_SET_DEFAULT_CHARSET = 10
 _ENUM_AND_SET_COLUMN_CHARSET = 11
 
@@ -41,13 +43,16 @@ _ENUM_AND_SET_COLUMN_CHARSET = 11
 class TableMap:
     """Schema, name and columns of a table as one TABLE_MAP event describes them.
 
-    `named` is False where the source writes no column names (binlog_row_metadata is not FULL).
+    `named` is False where the source writes no column names (binlog_row_metadata is not FULL). `primary_key`
+    holds the places of its columns, in key order; where the table has none, those of a unique key without NULL,
+    or none.
     """
 
     schema: str
     table: str
     columns: tuple[BinlogColumn, ...]
     named: bool
+    primary_key: tuple[int, ...] = ()
 
 
 def read_lenenc(data: bytes, pos: int) -> tuple[int, int]:
@@ -155,6 +160,7 @@ def _read(body: bytes, collations: Mapping[int, str], decode: Callable[[bytes, s
     unsigned: dict[int, int] = {}
     collation: dict[int, int] = {}
     members: dict[int, list[bytes]] = {}
+    key: tuple[int, ...] = ()
     while pos < len(body):
         kind = body[pos]
         length, pos = read_lenenc(body, pos + 1)
@@ -178,7 +184,11 @@ def _read(body: bytes, collations: Mapping[int, str], decode: Callable[[bytes, s
         elif kind == _SET_STR_VALUE:
             sets = (i for i in choices if real[i] == _SET)
             members.update(zip(sets, _member_lists(data), strict=True))
-        # Other kinds (keys, visibility, geometry type, vector length) add nothing that decoding needs.
+        elif kind == _SIMPLE_PRIMARY_KEY:
+            key = tuple(_lenencs(data))
+        elif kind == _PRIMARY_KEY_WITH_PREFIX:
+            key = tuple(_lenencs(data))[::2]
+        # Other kinds (visibility, geometry type, vector length) add nothing that decoding needs.
     columns = []
     for i, (code, meta) in enumerate(zip(codes, metas, strict=True)):
         character_set = collations.get(collation[i]) if i in collation else None
@@ -198,7 +208,7 @@ def _read(body: bytes, collations: Mapping[int, str], decode: Callable[[bytes, s
                 members=tuple(decode(member, character_set) for member in members.get(i, ())),
             )
         )
-    return TableMap(schema, table, tuple(columns), named=len(names) == count)
+    return TableMap(schema, table, tuple(columns), named=len(names) == count, primary_key=key)
 
 
 def _real_code(code: int, meta: bytes) -> int:

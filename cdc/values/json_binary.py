@@ -25,7 +25,7 @@ _DOUBLE = 0x0B
 _INLINED_SMALL = frozenset({_LITERAL, 0x05, 0x06})
 _INLINED_LARGE = frozenset({_LITERAL, 0x05, 0x06, 0x07, 0x08})
 _FIELD_TIMESTAMP, _FIELD_DATE, _FIELD_TIME, _FIELD_DATETIME, _FIELD_DECIMAL = 7, 10, 11, 12, 246
-_quoted: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
+quoted: Callable[[str], str] = json.JSONEncoder(ensure_ascii=False).encode
 """Escapes as MySQL does: quote, backslash, \\b \\f \\n \\r \\t, other controls as \\u00xx, nothing else."""
 
 
@@ -45,7 +45,7 @@ def json_text(document: bytes) -> str:
 
 def _value(kind: int, data: memoryview, parts: list[str]) -> None:
     if kind == _STRING:
-        parts.append(_quoted(str(_sized(data), "utf-8")))
+        parts.append(quoted(str(_sized(data), "utf-8")))
     elif (number := _NUMBERS.get(kind)) is not None:
         parts.append(str(number.unpack_from(data)[0]))
     elif kind == _DOUBLE:
@@ -96,7 +96,7 @@ def _object(data: memoryview, large: bool, parts: list[str]) -> None:
         if i:
             parts.append(", ")
         start, size = keys.unpack_from(data, 2 * width + i * keys.size)
-        parts.append(_quoted(str(data[start : start + size], "utf-8")))
+        parts.append(quoted(str(data[start : start + size], "utf-8")))
         parts.append(": ")
         _entry(data, values + i * (width + 1), large, parts)
     parts.append("}")

@@ -73,9 +73,25 @@ def test_what_is_no_gtid_set_is_refused(text: str) -> None:
         GtidSet.parse(text)
 
 
-def test_a_tagged_set_can_not_be_asked_for() -> None:
-    with pytest.raises(BinlogError):
-        GtidSet.parse(f"{A}:tag:1").encode()
+def test_a_set_with_tags_is_asked_for_in_the_form_that_names_them() -> None:
+    """The bytes are those of a PREVIOUS_GTIDS event of MySQL 9.7."""
+    first = "11111111-2222-3333-4444-555555555555"
+    second = "733d1c85-e69c-11f1-8a8e-02fc00000001"
+    tagged = GtidSet.parse(f"{second}:1-3:mytag:1-2,{first}:other:7-8")
+    assert tagged.encode().hex() == (
+        "0103000000000001"
+        "111111112222333344445555555555550a6f74686572010000000000000007000000000000000900000000000000"
+        "733d1c85e69c11f18a8e02fc0000000100010000000000000001000000000000000400000000000000"
+        "733d1c85e69c11f18a8e02fc000000010a6d79746167010000000000000001000000000000000300000000000000"
+    )
+
+
+def test_transactions_of_different_tags_are_different() -> None:
+    tagged = GtidSet.parse(f"{A}:1-5:tag:1-3")
+    assert tagged.covers(GtidSet.parse(f"{A}:tag:2"))
+    assert not tagged.covers(GtidSet.parse(f"{A}:tag:4"))
+    assert not tagged.covers(GtidSet.parse(f"{A}:other:1"))
+    assert str(GtidSet.parse(str(tagged))) == str(tagged)
 
 
 def test_a_mariadb_position_keeps_the_last_of_each_domain() -> None:

@@ -1,0 +1,113 @@
+"""Appointments of other threads with a reader, at transaction boundaries."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from cdc.errors import BinlogError, DucklingError
+from cdc.position import Position
+from cdc.source.place import Place
+
+
+@dataclass(slots=True)
+class Meeting:
+    """A wish of another thread: flush at the first transaction boundary at or behind `target`.
+
+    `reached` gets that boundary; the reader then waits for `release`, if `hold` is set.
+    """
+
+    target: Position | None
+    hold: bool
+    reached: Future[Position] = field(default_factory=Future)
+    release: threading.Event = field(default_factory=threading.Event)
+
+
+class Meetings:
+    """The meetings that one reader still has to keep. False when there are none: the cheap test."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Meeting] = []
+        self._lock = threading.Lock()
+        self._ended: DucklingError | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    # For other threads -------------------------------------------------------------------------------
+
+    def ask(self, meeting: Meeting) -> bool:
+        """Takes in a wish; False, and its error, where the reader has ended."""
+        with self._lock:
+            if self._ended is not None:
+                meeting.reached.set_exception(self._ended)
+                return False
+            self._waiting.append(meeting)
+        return True
+
+    def release(self) -> None:
+        """Ends the wait of a reader that is held."""
+        with self._lock:
+            meetings = list(self._waiting)
+        for meeting in meetings:
+            meeting.release.set()
+
+    # For the reader ----------------------------------------------------------------------------------
+
+    def end(self, error: DucklingError) -> None:
+        """The reader has ended: whoever waits, and whoever comes, gets `error`."""
+        with self._lock:
+            self._ended = error
+            meetings, self._waiting = self._waiting, []
+        for meeting in meetings:
+            if not meeting.reached.done():
+                meeting.reached.set_exception(error)
+
+    def keep(self, place: Place, flush: Callable[[], None]) -> bool:
+        """Keeps all that are due at this boundary, those asked for while the reader was held among them.
+
+        `flush` is called once, before the first is told. True if the reader was held: tables may be others.
+        """
+        if not any(_may_be_due(meeting, place) for meeting in list(self._waiting)):
+            return False
+        here = place.position
+        flushed = held = False
+        while True:
+            with self._lock:
+                due = [m for m in self._waiting if _is_due(m, here)]
+                self._waiting = [m for m in self._waiting if m in due or not m.reached.done()]
+            if not due:
+                return held
+            if not flushed:
+                flush()
+                flushed = True
+            # It stays in the list until it is over, so that stop() releases it and an error reaches it.
+            meeting = due[0]
+            meeting.reached.set_result(here)
+            if meeting.hold:
+                meeting.release.wait()
+                held = True
+            with self._lock:
+                self._waiting.remove(meeting)
+
+
+def _may_be_due(meeting: Meeting, place: Place) -> bool:
+    """False for a target further on in the file that is read: the cheap test for each transaction."""
+    target = meeting.target
+    return (
+        target is None
+        or target.offset <= place.offset
+        or target.file != place.file
+        or target.server != place.server
+    )
+
+
+def _is_due(meeting: Meeting, here: Position) -> bool:
+    """Whether `here` is where the meeting was wanted, or behind; an impossible wish is told so."""
+    try:
+        return meeting.target is None or here.reached(meeting.target)
+    except BinlogError as error:
+        meeting.reached.set_exception(error)
+        return False

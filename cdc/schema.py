@@ -71,7 +71,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table. `primary_key` is in key order, empty where there is none; `row_estimate` is the server's."""
+    """One table. `primary_key` is in key order, empty where there is none; `row_estimate` is the server's.
+
+    `collation` is the table's default, which columns to come get; None where it is not known.
+    """
 
     schema: str
     name: str
@@ -79,6 +82,7 @@ class Table:
     primary_key: tuple[str, ...] = ()
     engine: str = "InnoDB"
     row_estimate: int = 0
+    collation: str | None = None
 
     def column(self, name: str) -> Column:
         """The column called `name`, in any case. Raises KeyError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import duckdb
 
-from cdc.schema import Table, quote_duckdb
+from cdc.schema import Column, Table, quote_duckdb
 from cdc.types import comment, duckdb_type
 
 STAGING_PREFIX = "__duckling_staging__"
@@ -29,21 +29,32 @@ def has_key_index(table: Table) -> bool:
     )
 
 
-def create_staging(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:
-    """Makes an empty staging table, dropping an older one. Columns carry their declaration as a comment.
+def create(cursor: duckdb.DuckDBPyConnection, table: Table, name: str) -> None:
+    """Makes an empty table called `name`. Columns carry their declaration as a comment.
 
     NOT NULL is left to the source, for zero dates become NULL. Of the keys only the primary one is made:
     `INSERT OR REPLACE` allows no second unique one.
     """
-    name = quote_duckdb(staging_name(table.name))
+    quoted = quote_duckdb(name)
     columns = [f"{quote_duckdb(column.name)} {duckdb_type(column)}" for column in table.columns]
     if has_key_index(table):
         columns.append(f"PRIMARY KEY ({', '.join(quote_duckdb(key) for key in table.primary_key)})")
-    cursor.execute(f"DROP TABLE IF EXISTS {name}")
-    cursor.execute(f"CREATE TABLE {name} ({', '.join(columns)})")
+    cursor.execute(f"CREATE TABLE {quoted} ({', '.join(columns)})")
     for column in table.columns:
-        text = comment(column).replace("'", "''")
-        cursor.execute(f"COMMENT ON COLUMN {name}.{quote_duckdb(column.name)} IS '{text}'")
+        set_comment(cursor, name, column)
+
+
+def set_comment(cursor: duckdb.DuckDBPyConnection, table: str, column: Column) -> None:
+    """Notes on a column how the source declares it."""
+    text = comment(column).replace("'", "''")
+    place = f"{quote_duckdb(table)}.{quote_duckdb(column.name)}"
+    cursor.execute(f"COMMENT ON COLUMN {place} IS '{text}'")
+
+
+def create_staging(cursor: duckdb.DuckDBPyConnection, table: Table) -> None:
+    """Makes an empty staging table, dropping an older one."""
+    drop_staging(cursor, table.name)
+    create(cursor, table, staging_name(table.name))
 
 
 def swap(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
@@ -58,6 +69,11 @@ def drop(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
     drop_staging(cursor, table)
 
 
+def remove(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Drops a replicated table; a copy of it that is under way keeps its staging table."""
+    cursor.execute(f"DROP TABLE IF EXISTS {quote_duckdb(table)}")
+
+
 def drop_staging(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
     """Drops a table's staging table, where there is one."""
     cursor.execute(f"DROP TABLE IF EXISTS {quote_duckdb(staging_name(table))}")
@@ -66,6 +82,12 @@ def drop_staging(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
 def truncate(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
     """Removes all rows."""
     cursor.execute(f"DELETE FROM {quote_duckdb(table)}")
+
+
+def any_row(cursor: duckdb.DuckDBPyConnection, table: str, predicate: str) -> bool:
+    """Whether a row fulfils `predicate`, an SQL condition over the table's columns."""
+    found = cursor.execute(f"SELECT 1 FROM {quote_duckdb(table)} WHERE {predicate} LIMIT 1").fetchall()
+    return bool(found)
 
 
 def drop_leftovers(cursor: duckdb.DuckDBPyConnection) -> list[str]:

@@ -61,7 +61,7 @@ def load_tables(
     """
     types = _query(
         connection,
-        "SELECT TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS FROM information_schema.TABLES"
+        "SELECT TABLE_NAME, TABLE_TYPE, ENGINE, TABLE_ROWS, TABLE_COLLATION FROM information_schema.TABLES"
         " WHERE TABLE_SCHEMA = %s",
         database,
     )
@@ -79,6 +79,7 @@ def load_tables(
             primary_key=tuple(keys[name]),
             engine=str(found[name][2] or ""),
             row_estimate=int(found[name][3] or 0),
+            collation=str(found[name][4]) if found[name][4] else None,
         )
         for name in names
         # a table that was dropped between the queries has no columns

@@ -9,23 +9,25 @@ boundary becomes the position at which it will start.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 import pyarrow as pa
 import structlog
 
+from cdc.cascades import lacks_parent, orphaned, record_keys, source_cascades
 from cdc.catch_up import CatchUp
 from cdc.engine import Engine
 from cdc.errors import DucklingError, NotFoundError, RowRefusedError, SnapshotError, ValueDecodeError
 from cdc.position import Position
-from cdc.replica import state, tables
+from cdc.replica import prepared, state, tables, watermarks
 from cdc.replica.apply import append_rows
 from cdc.runs import Run
 from cdc.schema import Table
+from cdc.source.cascades import Cascades
 from cdc.source.server import binlog_end, server_facts
 from cdc.source.snapshot import Snapshot
 from cdc.status import SyncResult, TableResult, TableState
@@ -45,10 +47,25 @@ class _CatalogueChangedError(SnapshotError):
     retryable = True
 
 
+class CopyMarks(Protocol):
+    """What is noted of the source as a copy finds it, for syncs that follow no log."""
+
+    def take(self, snapshot: Snapshot, chosen: Sequence[Table]) -> None:
+        """Looks at the tables in the snapshot that they are about to be copied from."""
+
+    def before(self) -> None:
+        """Looks at the source before the snapshot is opened."""
+
+    def save(self, cursor: duckdb.DuckDBPyConnection, live: Sequence[Table]) -> None:
+        """Records what belongs to these tables, in the transaction in which they go live."""
+
+
 class FullSync:
     """Copies the tables of one run. `stream` is joined if it runs; `needs_copy` is told what must come again.
 
-    With no table named, all of the source's are copied; a table that is gone there is dropped here.
+    With no table named (in the run, or in `only`), all of the source's are copied; a table that is gone there is
+    dropped here. Without `logged` no binary log is looked at: the tables stay as the snapshot has them, and no
+    position is left to stream from.
     """
 
     def __init__(
@@ -59,13 +76,20 @@ class FullSync:
         *,
         needs_copy: Callable[[list[str]], None],
         clock: Callable[[], float] = time.monotonic,
+        logged: bool = True,
+        marks: CopyMarks | None = None,
+        only: Sequence[str] | None = None,
     ) -> None:
+        self._logged = logged
+        self._marks = marks
+        self._wanted = run.tables if only is None else tuple(only)
         self._engine = engine
         self._run = run
         self._stream = stream
         self._needs_copy = needs_copy
         self._clock = clock
         self._results: dict[str, TableResult] = {}
+        self._cascades = Cascades()
         self._lost: dict[str, Table] = {}
         """Tables that changed under the copy and must come again, by the key of their name."""
         self._pieces = 0
@@ -99,15 +123,15 @@ class FullSync:
     # What to copy ------------------------------------------------------------------------------------
 
     def _choose(self) -> list[Table]:
-        _, found, unfit = self._engine.fit_tables()
+        _, found, unfit = self._engine.fit_tables(logged=self._logged)
         key = self._engine.names.key
         here = {key(table.name): table for table in found}
         refused = {key(name): error for name, error in unfit.items()}
-        wanted = {key(name) for name in self._run.tables}
-        missing = [name for name in self._run.tables if key(name) not in here.keys() | refused.keys()]
+        wanted = {key(name) for name in self._wanted}
+        missing = [name for name in self._wanted if key(name) not in here.keys() | refused.keys()]
         if missing:
             self._drop(missing)
-            if len(missing) == len(self._run.tables):
+            if len(missing) == len(self._wanted):
                 raise NotFoundError(
                     f"the source has no table {missing[0]!r} (or the settings exclude it)",
                     hint="see GET /tables, INCLUDED_TABLES and EXCLUDED_TABLES",
@@ -116,10 +140,25 @@ class FullSync:
         for name, error in refused.items():
             if not wanted or name in wanted:
                 self._set_aside(error.table or name, error)
+        if self._logged:
+            self._cascades.replace(source_cascades(self._engine))
         if wanted:
-            return [table for name, table in here.items() if name in wanted]
+            # Rows that a foreign key ties to others are right only where the others' changes are read too.
+            wanted |= self._cascades.parents(wanted)
+            return list(self._tied({name: table for name, table in here.items() if name in wanted}).values())
         self._drop([name for name in self._known() if key(name) not in here.keys() | refused.keys()])
-        return list(here.values())
+        return list(self._tied(here).values())
+
+    def _tied(self, found: dict[str, Table]) -> dict[str, Table]:
+        """Those of `found` (by key of name) that can be kept; without a parent a child is set aside."""
+        alone = orphaned(self._cascades, found, found)
+        for name in alone:
+            table = found[name]
+            if self._cascades.parents([name]) & self._lost.keys():
+                self._lose(table, "a table that it refers to changed during the copy")
+            else:
+                self._set_aside(table.name, lacks_parent(table.name))
+        return {name: table for name, table in found.items() if name not in alone}
 
     def _known(self) -> dict[str, state.TableRecord]:
         return self._engine.writer.submit(state.load_tables).result()
@@ -170,7 +209,7 @@ class FullSync:
             records = state.load_tables(cursor)
             for table in chosen:
                 record = records.get(table.name)
-                if record is None or record.state is not TableState.STREAMING:
+                if record is None or record.state not in (TableState.STREAMING, TableState.POLLING):
                     state.save_table(cursor, table.name, mark)
 
         self._engine.writer.submit(job).result()
@@ -219,13 +258,15 @@ class FullSync:
                 if culprit is None:
                     raise
                 self._set_aside(culprit.name, error)
-                remaining = [table for table in remaining if table is not culprit]
+                key = self._engine.names.key
+                rest = {key(table.name): table for table in remaining if table is not culprit}
+                remaining = list(self._tied(rest).values())
             except BaseException:
                 self._give_back(remaining)
                 raise
             else:
                 return
-        if not self._stream.running:
+        if self._logged and not self._stream.running:
             self._begin_empty()
 
     def _copy_and_join(self, chosen: list[Table]) -> None:
@@ -233,15 +274,29 @@ class FullSync:
         for table in chosen:
             self._run.expect(table.name, table.row_estimate).state = "waiting"
         self._record(chosen, TableState.COPYING)
+        if self._marks is not None:
+            self._marks.before()
         snapshot = Snapshot(
-            self._engine.endpoint, chosen, max_rows=settings.copy_batch_rows, max_bytes=settings.batch_bytes
+            self._engine.endpoint,
+            chosen,
+            max_rows=settings.copy_batch_rows,
+            max_bytes=settings.batch_bytes,
+            logged=self._logged,
+            # A cascade must not be replayed on rows that are further already: the place must be exact.
+            exact=any(self._engine.names.key(table.name) in self._cascades.children for table in chosen),
         )
         self._run.on_cancel(snapshot.abort)
         with snapshot:
             self._check_catalogue(chosen)
-            log.info("copy.begin", database=self._engine.id, tables=len(chosen), position=str(snapshot.low))
+            if self._marks is not None:
+                self._marks.take(snapshot, chosen)
+            position = str(snapshot.low) if self._logged else "none"
+            log.info("copy.begin", database=self._engine.id, tables=len(chosen), position=position)
             key = self._engine.names.key
-            copied = {key(table.name): table for table in chosen if self._copy(snapshot, table)}
+            copied = self._tied({key(table.name): table for table in chosen if self._copy(snapshot, table)})
+            if not self._logged:
+                self._go_live(copied, None)
+                return
             high = snapshot.end()
         self._record(list(copied.values()), TableState.CATCHING_UP)
         with CatchUp(
@@ -252,6 +307,7 @@ class FullSync:
             snapshot.low,
             lost=lambda table, at: self._lose(table, f"the table changed during its copy, at {at}"),
             other=self._needs_copy,
+            cascades=self._cascades,
         ) as catch_up:
             catch_up.join(high, lambda start: self._go_live(copied, start))
             self._micro_batches += catch_up.transactions
@@ -263,7 +319,7 @@ class FullSync:
         read. Raises _CatalogueChangedError."""
         now = {table.name: table.fingerprint() for table in self._engine.catalogue()}
         then = {table.name: table.fingerprint() for table in chosen}
-        if self._run.tables:
+        if self._wanted:
             now = {name: shape for name, shape in now.items() if name in then}
         else:
             now = {name: shape for name, shape in now.items() if name not in self._results}
@@ -325,16 +381,24 @@ class FullSync:
 
         def job(cursor: duckdb.DuckDBPyConnection) -> list[str]:
             left = []
+            if not self._logged:
+                state.forget_position(cursor, self._engine.id)
             if start is not None:
                 for record in state.load_tables(cursor).values():
-                    if record.state is TableState.STREAMING:
+                    if record.state in (TableState.STREAMING, TableState.POLLING):
                         left.append(record.name)
                         reason = "the stream starts at another place"
                         state.save_table(cursor, record.name, TableState.NEEDS_RESYNC, reason=reason)
                 state.save_position(cursor, self._engine.id, start)
+                prepared.adopt(cursor)
             for table in live.values():
                 tables.swap(cursor, table.name)
-                state.save_table(cursor, table.name, TableState.STREAMING, definition=table)
+                mark = TableState.STREAMING if self._logged else TableState.POLLING
+                state.save_table(cursor, table.name, mark, definition=table)
+                watermarks.forget_watermark(cursor, table.name)
+            record_keys(cursor, self._cascades, live)
+            if self._marks is not None:
+                self._marks.save(cursor, list(live.values()))
             return left
 
         left = self._engine.writer.submit(job).result()

@@ -27,8 +27,9 @@ from cdc.full_sync import FullSync
 from cdc.incremental import catch_up_with_source
 from cdc.replica import run_log, state
 from cdc.runs import Run
-from cdc.status import PipelineState, SyncResult, TableState
+from cdc.status import PipelineState, SyncResult, TableResult, TableState
 from cdc.stream_loop import StreamLoop
+from cdc.watermark.fallback import Fallback, Mode
 
 log = structlog.get_logger(__name__)
 
@@ -49,6 +50,7 @@ class Syncs:
         self._engine = engine
         self._clock = clock
         self.stream = StreamLoop(engine, needs_copy=self.want_copies)
+        self.fallback = Fallback(engine, self.stream, clock=clock)
         self._changed = threading.Condition()
         self._runs: deque[Run] = deque(maxlen=_RUNS_KEPT)
         self._active: Run | None = None
@@ -76,10 +78,10 @@ class Syncs:
         self._thread.start()
 
     def begin_stop(self) -> None:
-        """No new sync begins, the one under way is cancelled."""
+        """No new sync begins, the one under way or waiting is cancelled."""
         self._stopping.set()
         with self._changed:
-            runs = (self._active, self._waiting)
+            runs = (self._active, self._asked, self._waiting)
             self._changed.notify_all()
         for run in runs:
             if run is not None:
@@ -99,6 +101,16 @@ class Syncs:
     def stopping(self) -> bool:
         """Whether `begin_stop` was called."""
         return self._stopping.is_set()
+
+    @property
+    def mode(self) -> Mode:
+        """How the copy is kept."""
+        return self.fallback.mode(stream_wanted=self.stream_wanted)
+
+    @property
+    def mode_reason(self) -> str | None:
+        """Why it is polled; None where it is not."""
+        return self.fallback.reason(stream_wanted=self.stream_wanted)
 
     def start_stream(self) -> None:
         """Starts the stream, or lets the first copy start it. Starting twice is fine."""
@@ -123,12 +135,12 @@ class Syncs:
         while not (self.stream.reader is not None and self._settled()):
             check()
             error = self.stream.last_error or self.last_error
-            if self._stopping.is_set() or not self.stream_wanted or self._clearing:
+            if self._stopping.is_set() or self.mode != "cdc" or self._clearing:
                 raise ConflictError(
-                    "the stream stands still", hint="POST /cdc/start", code="STREAM_NOT_RUNNING"
+                    self.mode_reason or "the stream stands still", hint="POST /cdc/start", code="STREAM_NOT_RUNNING"
                 )
             if error is not None and not self._may_stream() and not self.stream.running:
-                raise error
+                raise error.with_traceback(None)
             remaining = deadline - self._clock()
             if remaining <= 0:
                 raise error or SourceUnavailableError(
@@ -155,8 +167,11 @@ class Syncs:
     def ask_incremental(self, run: Run) -> Run:
         """Begins to wait for all that the source has committed; copies that nobody asked for go on meanwhile.
 
-        Raises ConflictError while a sync runs that somebody asked for.
+        Where no stream is to run, it is a watermark sync. Raises ConflictError while a sync runs that somebody
+        asked for.
         """
+        if self.mode != "cdc":
+            return self.ask(run)
         with self._changed:
             active = self._active
             self._check_free(active if active is not None and not active.automatic else None)
@@ -214,16 +229,24 @@ class Syncs:
     def _work(self) -> None:
         backoff = Backoff(self._engine.settings.retry_max_seconds)
         self._want_unfinished()
+        self.fallback.begin()
         while not self._stopping.is_set():
             try:
                 run = self._next_run()
                 if run is None:
                     continue
                 self._carry_out(run, backoff)
+            except DucklingError as error:  # the file is being opened again, say
+                self._note(error)
+                self._stopping.wait(backoff.pause())
             except Exception as failure:
                 log.exception("pipeline.unexpected", database=self._engine.id)
                 self._note(as_duckling(failure, "the pipeline"))
                 self._stopping.wait(backoff.pause())
+        with self._changed:
+            left, self._asked = self._asked, None
+        if left is not None:  # somebody waits for it, and it never began
+            self._finish(left, None, StoppedError("the service is stopping", hint="ask again when it is back"))
 
     def _want_unfinished(self) -> None:
         """Tables that were to be copied when the service ended."""
@@ -233,6 +256,9 @@ class Syncs:
 
     def _next_run(self) -> Run | None:
         """What to do next; starts the stream where one is wanted and possible. None after a wait."""
+        if self.stream_wanted and self._must_look():
+            self.fallback.look()
+        self.fallback.note_mode(stream_wanted=self.stream_wanted)
         position = self._engine.position()
         with self._changed:
             if self._clearing:
@@ -240,6 +266,13 @@ class Syncs:
                 return None
             if self._asked is not None:
                 self._active, self._asked = self._asked, None
+                return self._active
+            if self.mode == "polling":
+                if not self._poll_due():
+                    self._changed.wait(timeout=1.0)
+                    return None
+                self._active = Run("incremental", automatic=True)
+                self._begin(self._active)
                 return self._active
             if self.stream_wanted and position is not None and self._may_stream():
                 self.stream.start()
@@ -252,6 +285,16 @@ class Syncs:
                 return None
             self._begin(self._active)
             return self._active
+
+    def _must_look(self) -> bool:
+        """Whether it may have changed that the log can, or can't, be followed."""
+        if self.mode == "polling":
+            return self.fallback.schedule.due()
+        return self.fallback.troubled()
+
+    def _poll_due(self) -> bool:
+        """An empty replica is left empty where nobody asked for a copy."""
+        return self.fallback.schedule.due() and (self._copy_wanted or bool(self.fallback.watermarks()))
 
     def _may_stream(self) -> bool:
         """Not while it runs, nor after it stopped for a reason that needs a human."""
@@ -287,6 +330,10 @@ class Syncs:
     def _copy(self, run: Run) -> SyncResult:
         """Copies what the run names, joined to the stream if that runs; else it starts behind the copy."""
         run.check_cancelled()
+        if run.kind == "incremental":
+            return self.fallback.poll(run)
+        if self.mode == "polling":
+            return self.fallback.full(run)
         if run.kind == "full" and self.stream.running and self.stream.reader is None:
             self.stream.stop()  # it only tries to connect: a full copy replaces its position
         joined = self.stream.running
@@ -336,13 +383,14 @@ class Syncs:
 
     def _finish(self, run: Run, result: SyncResult | None, error: DucklingError | None) -> None:
         status = "success" if error is None else "cancelled" if isinstance(error, StoppedError) else "error"
+        self._engine.metrics.sync_ended(run.kind, status, time.monotonic() - run.started)
 
         def job(cursor: duckdb.DuckDBPyConnection) -> None:
             run_log.end(
                 cursor,
                 run,
                 status,
-                result.tables if result is not None and run.kind != "incremental" else (),
+                _worth_noting(run, result),
                 records=result.total if result is not None else None,
                 duration_ms=result.duration_ms if result is not None else 0,
                 error=error.message if error is not None else None,
@@ -392,3 +440,12 @@ class Syncs:
         log.error(
             "sync.failed", database=self._engine.id, code=error.code, error=error.message, hint=error.hint
         )
+
+
+def _worth_noting(run: Run, result: SyncResult | None) -> tuple[TableResult, ...]:
+    """Tables that get a row in the log of runs; of an incremental sync only those that had something."""
+    if result is None:
+        return ()
+    if run.kind != "incremental":
+        return result.tables
+    return tuple(each for each in result.tables if each.records or each.error)

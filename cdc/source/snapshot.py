@@ -17,7 +17,7 @@ from cdc.position import Position
 from cdc.schema import Table
 from cdc.source.connection import SourceEndpoint, cut
 from cdc.source.gtid_scan import gtid_position_at
-from cdc.source.result_rows import read_columns
+from cdc.source.result_rows import Cells, read_columns
 from cdc.source.server import ServerFacts, binlog_end, server_facts
 from cdc.source.translation import translate
 from cdc.types import DATES, row_schema, select_expression
@@ -43,7 +43,8 @@ class Snapshot:
 
     Tables without a key need an exact position, since a change must not be applied twice: on MySQL the
     snapshot is opened under a short read lock on them. With `exact` that goes for all tables, and `mark` is
-    then the very place of the snapshot, as far as these tables are concerned.
+    then the very place of the snapshot, as far as these tables are concerned. Without `logged` no place in the
+    log is looked for, and there is none.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class Snapshot:
         max_rows: int,
         max_bytes: int,
         exact: bool = False,
+        logged: bool = True,
     ) -> None:
         self._endpoint = endpoint
         self._tables = tables
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._exact = exact
+        self._logged = logged
         self._by_gtid = False
         self.facts: ServerFacts
         self.low: Position
@@ -74,7 +77,10 @@ class Snapshot:
         self._connection = self._endpoint.connect(purpose="copy", read_timeout=_READ_TIMEOUT)
         try:
             self.facts = server_facts(self._connection)
-            self.low, self.mark = self._open()
+            if self._logged:
+                self.low, self.mark = self._open()
+            else:
+                self._start()
         except pymysql.MySQLError as error:
             self._connection.close()
             if self._aborted and self._locking is not None:
@@ -164,7 +170,6 @@ class Snapshot:
         """
         self.lost_dates = 0
         columns = ", ".join(select_expression(column) for column in table.columns)
-        schema = row_schema(table)
         sql = f"SELECT {columns} FROM {table.source_name}"
         pieces = read_columns(
             self._connection,
@@ -175,13 +180,9 @@ class Snapshot:
         )
         with closing(pieces):
             for cells in pieces:
-                arrays = [text_column(c, values) for c, values in zip(table.columns, cells, strict=True)]
-                self.lost_dates += sum(
-                    lost_dates(column, array, values.null_count)
-                    for column, array, values in zip(table.columns, arrays, cells, strict=True)
-                    if column.data_type in DATES
-                )
-                yield pa.Table.from_arrays(arrays, schema=schema)
+                rows, lost = to_arrow(table, cells)
+                self.lost_dates += lost
+                yield rows
 
     def _interrupt(self) -> None:
         """Ends the statement that the snapshot's session is busy with."""
@@ -199,11 +200,48 @@ class Snapshot:
         except (pymysql.MySQLError, DucklingError) as error:
             log.warning("copy.lock_left_to_time_out", error=error.__class__.__name__)
 
+    def select(self, sql: str) -> Generator[Cells]:
+        """The rows of `sql` as the snapshot sees them, in pieces of raw cells of bounded size.
+
+        Close it where it is left before its end. Raises SourceError.
+        """
+        return read_columns(
+            self._connection,
+            sql,
+            max_rows=self._max_rows,
+            max_bytes=self._max_bytes,
+            interrupt=self._interrupt,
+        )
+
+    @property
+    def session_id(self) -> int | None:
+        """The number by which the server knows the snapshot's session, once there is one."""
+        return int(self._connection.thread_id()) if self._connection is not None else None
+
     def count(self, table: Table) -> int:
         """The number of rows."""
+        return int(self.rows(f"SELECT count(*) FROM {table.source_name}")[0][0])
+
+    def rows(self, sql: str) -> Sequence[Sequence[Any]]:
+        """The rows of a short SELECT, as the snapshot sees them. Raises SourceError."""
         try:
             with self._connection.cursor() as cursor:
-                cursor.execute(f"SELECT count(*) FROM {table.source_name}")
-                return int(cursor.fetchone()[0])
+                cursor.execute(sql)
+                found: Sequence[Sequence[Any]] = cursor.fetchall()
+                return found
         except pymysql.MySQLError as error:
-            raise translate(error, doing="counting rows") from error
+            raise translate(error, doing="asking the snapshot") from error
+
+
+def to_arrow(table: Table, cells: Cells) -> tuple[pa.Table, int]:
+    """Cells of `select_expression`s as an Arrow table of `row_schema(table)`, and how many dates were lost.
+
+    Raises ValueDecodeError.
+    """
+    arrays = [text_column(column, values) for column, values in zip(table.columns, cells, strict=True)]
+    lost = sum(
+        lost_dates(column, array, values.null_count)
+        for column, array, values in zip(table.columns, arrays, cells, strict=True)
+        if column.data_type in DATES
+    )
+    return pa.Table.from_arrays(arrays, schema=row_schema(table)), lost

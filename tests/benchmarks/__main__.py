@@ -12,7 +12,15 @@ from rich.console import Console
 from cdc.sandbox.folders import PrivateFolder
 from cdc.sandbox.installation import Flavor
 from cdc.sandbox.servers import running
-from tests.benchmarks import backlog, plots, report, scenarios, steady
+from tests.benchmarks import (
+    backlog,
+    plots,
+    report,
+    scenarios,
+    steady,
+    validation_scenarios,
+    watermark_scenarios,
+)
 from tests.benchmarks.figures import Figure
 from tests.benchmarks.scenarios import Bench
 
@@ -35,8 +43,11 @@ _SCENARIOS: dict[str, Scenario] = {
         backlog.update_many, before=backlog.insert_many,
     ),
     "copy": lambda bench, part: scenarios.copy(bench, "copy with primary key", 350_000, 1_000_000 // part),
+    "polling": watermark_scenarios.few_changes,
+    "poll-large": watermark_scenarios.one_large_table,
     "freshness": lambda bench, part: scenarios.freshness(bench, max(20, 200 // part)),
     "load": lambda bench, part: steady.under_load(bench, 3_000, max(20, 100 // part)),
+    "validation": lambda bench, part: validation_scenarios.validate(bench, 5.0, 1_000_000 // part),
     "idle": lambda bench, part: steady.idle(bench, 20 / part),
     "scattered": lambda bench, part: steady.scattered(
         bench, [size // (part * part) for size in (1_000_000, 10_000_000)],

@@ -181,7 +181,7 @@ def copy(bench: Bench, name: str, goal: float, rows: int) -> list[Figure]:
 
 
 def _copy_once(bench: Bench, database: Database, rows: int) -> tuple[float, float]:
-    with bench.service(database, cdc_enabled=False, auto_start_sync=False) as service:
+    with bench.service(database, auto_start_sync=False) as service:
         service.start()
         began = time.perf_counter()
         service.post("/sync/full")

@@ -278,12 +278,18 @@ def test_a_changed_setting_copies_the_tables_again_that_it_concerns(
     assert copies(strict)[7:] == ["dates"]
 
 
+@pytest.mark.parametrize("by", ["copy", "stream"])
 def test_a_table_that_was_set_aside_is_copied_again_when_its_setting_is_changed(
-    database: Database, replica_factory: Callable[..., Replica]
+    database: Database, replica_factory: Callable[..., Replica], by: str
 ) -> None:
     write(database, f"CREATE TABLE t (id INT PRIMARY KEY, {DATED})")
-    replica = replica_factory(database.url, zero_dates="error").start()
-    write(database, f"INSERT INTO t VALUES (1, {ODD_DATES})")
+    row = f"INSERT INTO t VALUES (1, {ODD_DATES})"
+    if by == "copy":
+        write(database, row)
+    replica = replica_factory(database.url, zero_dates="error").start(live=False)
+    replica.pipeline.wait_streaming(SECONDS)
+    if by == "stream":
+        write(database, row)
     wait_until(lambda: states(replica)["t"] is TableState.ERRORED, "the table is set aside")
     replica.stop()
     lenient = replica_factory(database.url, zero_dates="null").start(live=False)

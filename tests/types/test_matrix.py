@@ -14,8 +14,9 @@ from cdc.sandbox.servers import Flavor, Server
 from tests.replica import Replica
 from tests.types.cases import GENERATED, Case, create, groups, insert
 
-WAYS = {"copied": 0, "inserted": 10_000, "updated": 20_000}
-"""How rows come into the copy, and from which id on they are."""
+WAYS = {"copied": 0, "inserted": 10_000, "updated": 20_000, "polled": 30_000}
+"""How rows come into the copy, and from which id on they are: by the copy, by the stream's inserts and updates,
+and by a watermark sync."""
 
 MODES = (
     "",
@@ -74,8 +75,11 @@ def test_every_value_is_what_the_server_prints_by_every_way(
         _fill(database, name, kinds, rows[name], WAYS["inserted"])
         _update(database, name, kinds, len(rows[name]))
     replica.catch_up()
+    streamed = {name: _held(replica, name, kinds) for name, kinds in cases.items()}
+    replica.stop()
+    polled = _polled(database, replica_factory, cases, rows, keyed=key == "with a key")
     for name, kinds in cases.items():
-        shown, held = _shown(database, name, kinds), _held(replica, name, kinds)
+        shown, held = _shown(database, name, kinds), streamed[name] | polled[name]
         ids = list(shown)
         assert list(held) == ids
         assert len(ids) == len(WAYS) * len(rows[name])
@@ -94,6 +98,32 @@ def test_every_value_is_what_the_server_prints_by_every_way(
                 for first, second in pairwise(WAYS.values()):
                     for i in range(len(rows[name])):
                         assert ours[first + i] == ours[second + i], (case.kind, i)
+
+
+def _polled(
+    database: Database,
+    replica_factory: Callable[..., Replica],
+    cases: dict[str, list[Case]],
+    rows: dict[str, list[list[object]]],
+    *,
+    keyed: bool,
+) -> dict[str, dict[int, tuple[object, ...]]]:
+    """The rows that come by watermark sync, by table: those with a key by their timestamp, the others by a copy
+    of their table when its checksum differs."""
+    stamp = "updated_at TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6) INVISIBLE"
+    for name in cases:
+        _writing(database, "ALLOW_INVALID_DATES", f"ALTER TABLE {name} ADD COLUMN {stamp}")
+    replica = replica_factory(database.url, cdc_enabled=False, auto_start_sync=False).start(live=False)
+    replica.catch_up()
+    for name, kinds in cases.items():
+        _fill(database, name, kinds, rows[name], WAYS["polled"])
+    ways = {table.sync_type for table in replica.catch_up().tables}
+    assert ways == ({"micro-batch"} if keyed else {"snapshot"})
+    held = {name: _held(replica, name, kinds) for name, kinds in cases.items()}
+    return {
+        name: {number: row for number, row in found.items() if number >= WAYS["polled"]}
+        for name, found in held.items()
+    }
 
 
 def _rows(cases: list[Case]) -> list[list[object]]:

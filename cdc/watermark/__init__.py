@@ -1,0 +1,1 @@
+"""Watermark sync: tables kept by asking what is newer, where the binary log can't be followed."""

@@ -1,0 +1,1 @@
+"""Source and copy compared at one position, and what differs repaired."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio.to_thread
+import orjson
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,11 +16,13 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
+from api import docs_page
 from api.access import Access, BodyLimit, KnownRoute
 from api.auth import PROBES, BearerAuth
+from api.endpoints import ENDPOINTS, Endpoint, Handler
+from api.openapi import describe
 from api.problems import LastDefence, duckling_error, http_error
 from api.requests import Service
-from api.routes import data, probes, stream, sync
 from cdc.config import Settings
 from cdc.errors import DucklingError
 from cdc.metrics import Metrics, Observed
@@ -26,36 +30,29 @@ from cdc.registry import Registry
 
 log = structlog.get_logger(__name__)
 
-Handler = Callable[[Request], Awaitable[Response]]
-
 STOP_SECONDS = 8.0
 """What draining may take, so that the whole exit stays under 10 s."""
 
-PATHS: tuple[tuple[str, str, Handler], ...] = (
-    ("GET", "/livez", probes.livez),
-    ("GET", "/readyz", probes.readyz),
-    ("GET", "/health", probes.health),
-    ("GET", "/status", probes.overview),
-    ("GET", "/metrics", probes.metrics),
-    ("POST", "/sync/full", sync.full),
-    ("POST", "/sync/incremental", sync.incremental),
-    ("POST", "/sync/table/{table:path}", sync.table),
-    ("GET", "/sync/runs/{run}", sync.run_status),
-    ("GET", "/sync/status", sync.status),
-    ("GET", "/sync/progress", sync.progress),
-    ("GET", "/sync/validate", sync.validate),
-    ("DELETE", "/sync/clear-all", sync.clear),
-    ("DELETE", "/storage/clear-all", sync.clear),
-    ("POST", "/cdc/start", stream.start),
-    ("POST", "/cdc/stop", stream.stop),
-    ("GET", "/cdc/status", stream.status),
-    ("POST", "/query", data.query),
-    ("GET", "/tables", data.tables),
-    ("GET", "/tables/counts/all", data.counts),
-    ("GET", "/tables/{table:path}/schema", data.schema),
-    ("GET", "/tables/{table:path}/count", data.count),
-)
-"""Every path; each one also answers under `/api`."""
+Handlers = dict[str, Handler]
+
+
+def _by_path(endpoints: Iterable[Endpoint]) -> dict[str, Handlers]:
+    """The handlers of each path by method, in the order of the paths."""
+    found: dict[str, Handlers] = {}
+    for endpoint in endpoints:
+        for path in endpoint.paths:
+            found.setdefault(path, {})[endpoint.method] = endpoint.handler
+    return found
+
+
+def by_method(handlers: Handlers) -> Handler:
+    """One route for all methods of a path, so that a refused one is told of all that there are."""
+
+    async def handle(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await handlers[method](request)
+
+    return handle
 
 
 def create_app(registry: Registry, settings: Settings, metrics: Metrics) -> Starlette:
@@ -70,22 +67,19 @@ def create_app(registry: Registry, settings: Settings, metrics: Metrics) -> Star
             await anyio.to_thread.run_sync(registry.stop, STOP_SECONDS)
 
     def observed() -> Iterator[Observed]:
-        for pipeline in registry:
+        for entry in registry:
             try:
-                yield Observed(pipeline.status(), pipeline.settings.duckdb_path)
+                yield Observed(entry.status(), Path(entry.definition.duckdb_path if entry.definition else ""))
             except DucklingError as error:
                 # The counters, and the other databases, are worth showing all the same.
-                log.warning(
-                    "metrics.status_failed", database=pipeline.id, code=error.code, error=error.message
-                )
+                log.warning("metrics.status_failed", database=entry.id, code=error.code, error=error.message)
 
     metrics.observe(observed)
     public = PROBES | {"/metrics"} if settings.metrics_public else PROBES
     app = Starlette(
         routes=[
-            KnownRoute(f"{prefix}{path}", handler, methods=[method])
-            for prefix in ("", "/api")
-            for method, path, handler in PATHS
+            KnownRoute(path, by_method(handlers), methods=list(handlers))
+            for path, handlers in _by_path(ENDPOINTS).items()
         ],
         middleware=[
             Middleware(Access, metrics=metrics),
@@ -98,5 +92,13 @@ def create_app(registry: Registry, settings: Settings, metrics: Metrics) -> Star
     )
     # A path with a slash too many is an unknown path, not a second name.
     app.router.redirect_slashes = False
-    app.state.service = Service(registry, settings, metrics, started=time.monotonic())
+    described = describe(ENDPOINTS)
+    app.state.service = Service(
+        registry,
+        settings,
+        metrics,
+        started=time.monotonic(),
+        description=orjson.dumps(described),
+        docs=docs_page.page(described).encode(),
+    )
     return app

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.answers import Answer
+from api.models import ProblemAnswer
 from cdc.errors import DucklingError
 
 log = structlog.get_logger(__name__)
@@ -47,23 +48,22 @@ class Problem(Answer):
     media_type = "application/problem+json"
 
     def __init__(self, error: DucklingError, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(problem_body(error), status_code=error.status, headers=headers)
+        super().__init__(problem_answer(error), status_code=error.status, headers=headers)
         if isinstance(error, UnauthorizedError):
             self.headers["WWW-Authenticate"] = "Bearer"
 
 
-def problem_body(error: DucklingError) -> dict[str, object]:
+def problem_answer(error: DucklingError) -> ProblemAnswer:
     """The fields of an error, as answers carry them."""
-    body: dict[str, object] = {
-        "status": error.status,
-        "title": _title(error),
-        "error": error.message,
-        "code": error.code,
-        "hint": error.hint,
-    }
-    if error.table is not None:
-        body["table"] = error.table
-    return body
+    optional = {} if error.table is None else {"table": error.table}
+    return ProblemAnswer(
+        status=error.status,
+        title=_title(error),
+        error=error.message,
+        code=error.code,
+        hint=error.hint,
+        **optional,
+    )
 
 
 def _title(error: DucklingError) -> str:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cdc.pipeline import Pipeline
 
 
-_AGAIN_SECONDS = 0.05
+AGAIN_SECONDS = 0.05
+"""Between two interrupts of the same query."""
 
 
 class Readers:
@@ -24,24 +25,35 @@ class Readers:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._open: set[duckdb.DuckDBPyConnection] = set()
+        self._open: dict[duckdb.DuckDBPyConnection, threading.Event | None] = {}
         self._stopping = False
 
     @contextmanager
-    def reading(self, pipeline: Pipeline) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of `pipeline`'s. Raises StoppedError once `stop` was called."""
+    def reading(
+        self, pipeline: Pipeline, gone: threading.Event | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A cursor of `pipeline`'s. Raises StoppedError once `stop` was called, or `gone` is set."""
         cursor = pipeline.reader()
         try:
             with self._changed:
                 if self._stopping:
                     raise StoppedError("the service is stopping", hint="try again when it is back")
-                self._open.add(cursor)
+                if gone is not None and gone.is_set():
+                    raise StoppedError("the client has left", hint="ask again")
+                self._open[cursor] = gone
             yield cursor
         finally:
             with self._changed:
-                self._open.discard(cursor)
+                self._open.pop(cursor, None)
                 self._changed.notify_all()
             cursor.close()
+
+    def interrupt(self, gone: threading.Event) -> None:
+        """Interrupts what runs for the client that left. Again and again, as in `stop`."""
+        with self._changed:
+            for cursor, owner in self._open.items():
+                if owner is gone:
+                    cursor.interrupt()
 
     def stop(self, timeout: float) -> bool:
         """Interrupts what runs and lets nothing new begin: a long query must not hold the exit up.
@@ -55,5 +67,5 @@ class Readers:
                 # Again and again: DuckDB forgets an interrupt that comes between two statements.
                 for cursor in self._open:
                     cursor.interrupt()
-                self._changed.wait(_AGAIN_SECONDS)
+                self._changed.wait(AGAIN_SECONDS)
             return not self._open

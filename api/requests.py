@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,15 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
+import duckdb
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from api.access import MAX_BODY_BYTES, body_too_large
+from api.parameters import Choice, Flag, Parameter
 from api.problems import MalformedError
-from api.readers import Readers
+from api.readers import AGAIN_SECONDS, Readers
 from cdc.config import Settings
 from cdc.metrics import Metrics
+from cdc.pages import Cursors
 from cdc.registry import Registry
 
 if TYPE_CHECKING:
@@ -48,17 +52,15 @@ class Service:
     """Monotonic seconds."""
     threads: Threads = field(default_factory=Threads)
     readers: Readers = field(default_factory=Readers)
+    description: bytes = b""
+    """The OpenAPI document."""
+    docs: bytes = b""
+    """The same as a page for people."""
 
-
-class QueryRequest(BaseModel):
-    """The body of `POST /query`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    sql: str
-    params: list[Any] | dict[str, Any] | None = None
-    max_rows: int | None = Field(default=None, ge=1, alias="maxRows")
-    timeout_ms: int | None = Field(default=None, ge=1, alias="timeoutMs")
+    @property
+    def cursors(self) -> Cursors:
+        """What signs the cursors of pages."""
+        return Cursors(self.settings.api_keys)
 
 
 def service(request: Request) -> Service:
@@ -69,7 +71,7 @@ def service(request: Request) -> Service:
 
 def pipeline(request: Request) -> Pipeline:
     """The pipeline that `?db=` names, else `default`. Raises NotFoundError (DATABASE_NOT_FOUND)."""
-    return service(request).registry.get(request.query_params.get("db"))
+    return service(request).registry.get(DATABASE.text(request))
 
 
 async def in_thread(limiter: anyio.CapacityLimiter, work: Callable[..., T], *args: Any, **named: Any) -> T:
@@ -87,24 +89,67 @@ async def read_body(request: Request, model: type[Body]) -> Body:
         if len(content) > MAX_BODY_BYTES:
             raise body_too_large()
     try:
-        return model.model_validate(orjson.loads(content))
+        # From the text, not from objects: strict numbers and words, but lists and objects as JSON has them.
+        orjson.loads(content)
+        return model.model_validate_json(bytes(content))
     except orjson.JSONDecodeError:
         raise MalformedError("the body is not JSON", hint='send for example {"sql": "SELECT 1"}') from None
     except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
+        problem = error.errors(include_input=False, include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in problem["loc"]) or "body"
         raise MalformedError(f"{place}: {problem['msg']}", hint="correct the body") from None
 
 
+DATABASE = Parameter("db", "Id of the database; `default` without it.")
+
+
 def choice(request: Request, name: str, allowed: tuple[str, ...]) -> str | None:
     """The query parameter `name`, one of `allowed`, or None. Raises MalformedError."""
-    value = request.query_params.get(name)
-    if value is None or value in allowed:
-        return value
-    raise MalformedError(f"{name} has an unknown value", hint=f"one of: {', '.join(allowed)}")
+    return Choice(name, "", allowed).read(request)
 
 
 def flag(request: Request, name: str, default: bool) -> bool:
     """The query parameter `name`, true or false. Raises MalformedError."""
-    value = choice(request, name, ("true", "false", "1", "0"))
-    return default if value is None else value in {"true", "1"}
+    return Flag(name, "", default).read(request)
+
+
+async def read(request: Request, found: Pipeline, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    """What `work` reads through a cursor of `found`'s; interrupted when the client leaves.
+
+    Raises StoppedError then, as at the service's stop.
+    """
+    known = service(request)
+    gone = threading.Event()
+    outcome: Callable[[], T] | None = None
+
+    def run() -> T:
+        with known.readers.reading(found, gone) as cursor:
+            return work(cursor)
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            continue
+        gone.set()
+        while True:
+            known.readers.interrupt(gone)
+            await anyio.sleep(AGAIN_SECONDS)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        try:
+            result = await in_thread(known.threads.queries, run)
+        except Exception as failure:  # noqa: BLE001 - raised again below, outside of the group that would wrap it
+            outcome = partial(_raise, failure)
+        else:
+            outcome = partial(_same, result)
+        tasks.cancel_scope.cancel()
+    assert outcome is not None
+    return outcome()
+
+
+def _raise(failure: Exception) -> Any:
+    raise failure
+
+
+def _same(result: T) -> T:
+    return result

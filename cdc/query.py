@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import base64
-import math
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 import duckdb
 
-from cdc.errors import QueryError, QueryTimeoutError, ReplicaError, ReplicaFatalError, StoppedError
+from cdc.errors import (
+    DucklingError,
+    QueryError,
+    QueryTimeoutError,
+    ReplicaError,
+    ReplicaFatalError,
+    ResultTooLargeError,
+    StoppedError,
+)
+from cdc.json_values import ZONED, as_json_rows
 from cdc.read_only import check_read_only, first_line, refused
 
 SEARCH_PATH = "main,_duckling"
-_EXACT_IN_JSON = 2**53
-"""Beyond it a reader that keeps numbers as doubles loses digits (RFC 8259, section 6)."""
+MAX_BYTES = 64 << 20
+"""Bytes of values in a result, where the caller does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,36 +53,69 @@ def run_query(
     params: Sequence[Any] | Mapping[str, Any] | None,
     max_rows: int,
     timeout_ms: int,
+    max_bytes: int = MAX_BYTES,
 ) -> QueryResult:
     """Runs one reading statement on `cursor`, a cursor of a database without external access.
 
-    At most `max_rows` rows come back; after `timeout_ms` milliseconds the statement is interrupted.
+    At most `max_rows` rows come back; after `timeout_ms` milliseconds the statement is interrupted; a result
+    of more than `max_bytes` bytes of values is refused.
     Integers beyond 2^53 and decimals become strings, binary values base64, times and intervals ISO 8601.
 
-    Raises QueryError (READ_ONLY, QUERY), QueryTimeoutError, StoppedError (interrupted from outside),
-    ReplicaFatalError (the file must be reopened).
+    Raises QueryError (READ_ONLY, QUERY), ResultTooLargeError, QueryTimeoutError, StoppedError (interrupted
+    from outside), ReplicaFatalError (the file must be reopened).
     """
     started = time.monotonic()
+    with reading_statement(cursor, sql, timeout_ms) as (statement, is_select):
+        columns, rows = _fetch(cursor, statement, is_select, params, max_rows, max_bytes)
+    truncated = len(rows) > max_rows
+    return QueryResult(
+        columns=columns,
+        rows=as_json_rows([(column.name, column.type) for column in columns], rows[:max_rows]),
+        truncated=truncated,
+        duration_ms=round((time.monotonic() - started) * 1000),
+    )
+
+
+@contextmanager
+def reading_statement(
+    cursor: duckdb.DuckDBPyConnection, sql: str, timeout_ms: int
+) -> Iterator[tuple[str, bool]]:
+    """The one statement in `sql` and whether it is a SELECT, to be run in the block.
+
+    In the block there is a READ ONLY transaction and a deadline, and errors are translated as `run_query` says.
+    """
     with _translated(), _deadline(cursor, timeout_ms) as timed_out:
         try:
             _check_closed_to_files(cursor)
             cursor.execute(f"SET search_path = '{SEARCH_PATH}'")
-            statement, is_select = check_read_only(cursor, sql)
+            checked = check_read_only(cursor, sql)
             with _read_only_transaction(cursor):
-                columns, rows = _fetch(cursor, statement, is_select, params, max_rows)
+                yield checked
         except duckdb.InterruptException:
             if not timed_out.is_set():
                 raise StoppedError("the query was interrupted", hint="send it again") from None
             raise QueryTimeoutError(
                 f"the query took longer than {timeout_ms} ms", hint="narrow it, or raise timeoutMs"
             ) from None
-    truncated = len(rows) > max_rows
-    return QueryResult(
-        columns=columns,
-        rows=_shape(columns, rows[:max_rows]),
-        truncated=truncated,
-        duration_ms=round((time.monotonic() - started) * 1000),
-    )
+
+
+def bound(params: Sequence[Any] | Mapping[str, Any] | None) -> list[Any] | dict[str, Any]:
+    """Parameters as DuckDB takes them."""
+    return dict(params) if isinstance(params, Mapping) else list(params or ())
+
+
+def described(
+    cursor: duckdb.DuckDBPyConnection, statement: str, params: list[Any] | dict[str, Any]
+) -> tuple[ResultColumn, ...]:
+    """The columns that a SELECT answers."""
+    rows = cursor.execute(f"DESCRIBE {statement}", params).fetchall()
+    return _columns([(str(row[0]), str(row[1])) for row in rows])
+
+
+def wrapped(statement: str, values: Sequence[str]) -> str:
+    """A SELECT of `values`, expressions over the columns c0, c1, … of `statement`."""
+    names = ", ".join(f"c{i}" for i in range(len(values)))
+    return f"SELECT {', '.join(values)} FROM (\n{statement}\n) AS q({names})"
 
 
 def _fetch(
@@ -84,24 +124,62 @@ def _fetch(
     is_select: bool,
     params: Sequence[Any] | Mapping[str, Any] | None,
     max_rows: int,
+    max_bytes: int,
 ) -> tuple[tuple[ResultColumn, ...], list[tuple[Any, ...]]]:
-    given: list[Any] | dict[str, Any] = dict(params) if isinstance(params, Mapping) else list(params or ())
+    given = bound(params)
     if is_select:
-        described = cursor.execute(f"DESCRIBE {statement}", given).fetchall()
-        types = [(str(row[0]), str(row[1])) for row in described]
-        if any(_read_as(type_name, "c") != "c" for _, type_name in types):
-            names = ", ".join(f"c{i}" for i in range(len(types)))
-            values = ", ".join(_read_as(type_name, f"c{i}") for i, (_, type_name) in enumerate(types))
-            statement = f"SELECT {values} FROM (\n{statement}\n) AS q({names})"
+        columns = described(cursor, statement, given)
+        values = [
+            checked_size(column.type, _read_as(column.type, f"c{i}"), max_bytes)
+            for i, column in enumerate(columns)
+        ]
+        if any(value != f"c{i}" for i, value in enumerate(values)):
+            statement = wrapped(statement, values)
         cursor.execute(statement, given)
     else:
         cursor.execute(statement, given)
-        types = [(str(column[0]), str(column[1])) for column in cursor.description or ()]
-    return _columns(types), cursor.fetchmany(max_rows + 1)
+        columns = _columns([(str(column[0]), str(column[1])) for column in cursor.description or ()])
+    return columns, _rows(cursor, max_rows + 1, max_bytes)
 
 
-_ZONED = "TIMESTAMP WITH TIME ZONE"
-_PLAIN_TIMESTAMPS = frozenset({"TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"})
+def _rows(cursor: duckdb.DuckDBPyConnection, count: int, max_bytes: int) -> list[tuple[Any, ...]]:
+    """At most `count` rows, few at first, so that wide ones are met before there are many of them."""
+    rows: list[tuple[Any, ...]] = []
+    size, piece = 0, 1
+    while len(rows) < count:
+        found = cursor.fetchmany(min(piece, count - len(rows)))
+        if not found:
+            break
+        size += sum(_size(value) for row in found for value in row)
+        if size > max_bytes:
+            raise ResultTooLargeError(max_bytes)
+        rows += found
+        piece = min(piece * 2, 1024)
+    return rows
+
+
+def _size(value: Any) -> int:
+    """About how many bytes `value` takes in an answer."""
+    if isinstance(value, str | bytes | bytearray):
+        return len(value) + 8
+    if isinstance(value, list | tuple):
+        return 8 + sum(map(_size, value))
+    if isinstance(value, Mapping):
+        return 8 + sum(_size(key) + _size(item) for key, item in value.items())
+    return 8
+
+
+TOO_LARGE = "duckling:result-too-large"
+
+
+def checked_size(type_name: str, value: str, max_bytes: int) -> str:
+    """The expression `value`, made to fail in DuckDB where one value alone is larger than the whole may be."""
+    if type_name not in {"VARCHAR", "JSON", "BLOB"}:
+        return value
+    measure = "octet_length" if type_name == "BLOB" else "strlen"
+    return f"CASE WHEN {measure}({value}) > {max_bytes} THEN error('{TOO_LARGE}') ELSE {value} END"
+
+
 _NATIVE = re.compile(
     r"(BOOLEAN|U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(.*\)|VARCHAR|JSON|BLOB|UUID|ENUM\(.*\)"
     r"|\"NULL\"|NULL)",
@@ -120,7 +198,7 @@ def _read_as(type_name: str, column: str) -> str:
         return column
     if _NESTED.fullmatch(type_name):
         return f"{column}::VARCHAR" if _NOT_EXACT_IN_PYTHON.search(type_name) else column
-    if type_name == _ZONED:
+    if type_name == ZONED:
         return f"({column} AT TIME ZONE 'UTC')::VARCHAR"
     return f"{column}::VARCHAR"
 
@@ -136,77 +214,6 @@ def _columns(types: Sequence[tuple[str, str]]) -> tuple[ResultColumn, ...]:
         taken.add(unique)
         columns.append(ResultColumn(unique, type_name))
     return tuple(columns)
-
-
-def _shape(columns: Sequence[ResultColumn], rows: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
-    names = [column.name for column in columns]
-    converters = [_converter(column.type) for column in columns]
-    return [
-        {
-            name: None if value is None else convert(value)
-            for name, convert, value in zip(names, converters, row, strict=True)
-        }
-        for row in rows
-    ]
-
-
-def _converter(type_name: str) -> Callable[[Any], Any]:
-    if type_name == _ZONED:
-        return lambda text: _iso(text, "Z")
-    if type_name in _PLAIN_TIMESTAMPS:
-        return _iso
-    if type_name == "INTERVAL":
-        return iso_duration
-    return json_value
-
-
-def json_value(value: Any) -> Any:
-    """`value` as JSON can hold it exactly: big integers, decimals and non-finite numbers as text."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, int):
-        return value if -_EXACT_IN_JSON <= value <= _EXACT_IN_JSON else str(value)
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, bytes | bytearray | memoryview):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Mapping):
-        return {str(json_value(key)): json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_value(item) for item in value]
-    return str(value)
-
-
-def _iso(text: str, suffix: str = "") -> str:
-    """DuckDB's `2020-01-02 03:04:05` as ISO 8601; `infinity` stays."""
-    return text.replace(" ", "T", 1) + suffix if text[-1:].isdigit() else text
-
-
-_INTERVAL_PART = re.compile(r"(-?\d+) (year|month|day)s?|(-?)(\d+):(\d\d):(\d\d(?:\.\d+)?)")
-
-
-def iso_duration(text: str) -> str:
-    """DuckDB's text of an interval (`1 month -3 days 25:00:00.5`) as ISO 8601 (`P1M-3DT25H0.5S`)."""
-    date, clock = "", ""
-    for part in _INTERVAL_PART.finditer(text):
-        count, unit, sign, hours, minutes, seconds = part.groups()
-        if unit:
-            date += f"{count}{unit[0].upper()}"
-            continue
-        seconds = seconds.lstrip("0") if seconds.strip("0.") else ""
-        if seconds.startswith("."):
-            seconds = f"0{seconds}"
-        if int(hours):
-            clock += f"{sign}{int(hours)}H"
-        if int(minutes):
-            clock += f"{sign}{int(minutes)}M"
-        if seconds:
-            clock += f"{sign}{seconds}S"
-    if clock:
-        return f"P{date}T{clock}"
-    return f"P{date}" if date else "PT0S"
 
 
 def _check_closed_to_files(cursor: duckdb.DuckDBPyConnection) -> None:
@@ -255,17 +262,25 @@ def _deadline(cursor: duckdb.DuckDBPyConnection, timeout_ms: int) -> Iterator[th
 def _translated() -> Iterator[None]:
     try:
         yield
-    except duckdb.PermissionException:
-        raise refused("the SQL reaches beyond the database", hint="read tables of the database") from None
-    except (duckdb.FatalException, duckdb.InternalException) as error:
-        raise ReplicaFatalError("DuckDB stopped in a query", hint="see the log") from error
-    except duckdb.OutOfMemoryException:
-        raise QueryError(
+    except duckdb.Error as error:
+        raise query_error(error) from error
+
+
+def query_error(error: duckdb.Error) -> DucklingError:
+    """The error of ours for one that DuckDB raised in a client's query."""
+    if isinstance(error, duckdb.PermissionException):
+        return refused("the SQL reaches beyond the database", hint="read tables of the database")
+    if isinstance(error, duckdb.FatalException | duckdb.InternalException):
+        return ReplicaFatalError("DuckDB stopped in a query", hint="see the log")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return QueryError(
             "the query needs more memory than DuckDB may use",
             hint="narrow it, or raise DUCKDB_MEMORY_LIMIT",
-        ) from None
-    except duckdb.Error as error:
-        message = first_line(error)
-        if "read-only mode" in message:
-            raise refused("the SQL writes") from None
-        raise QueryError(message, hint="correct the SQL or its parameters") from None
+            code="QUERY_MEMORY",
+        )
+    message = first_line(error)
+    if TOO_LARGE in message:
+        return ResultTooLargeError(None)
+    if "read-only mode" in message:
+        return refused("the SQL writes")
+    return QueryError(message, hint="correct the SQL or its parameters")

@@ -57,6 +57,13 @@ TABLE_FUNCTIONS = frozenset(
 """Table functions without effects, that reach nothing but the open file. What is not listed is refused:
 files (`read_csv`, `glob`), SQL in text (`query`, `json_execute_serialized_sql`), effects (`checkpoint`)."""
 
+_INFLATING = frozenset({"repeat", "lpad", "rpad", "bitstring", "printf", "format"})
+"""Functions that make one value of any length. Their results escape DuckDB's memory limit and its interrupt,
+so a short statement could take all memory of the machine."""
+MAX_INFLATION = 100_000
+"""Times, all such calls of one statement multiplied, for they may be nested."""
+_UNKNOWN = MAX_INFLATION + 1
+
 _SCALARS_WITH_EFFECT = frozenset({"nextval", "setval", "write_log"})
 _READING_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 _NODE_KIND = re.compile(r'"type":"([A-Z_]*_NODE)"')
@@ -141,20 +148,55 @@ def _check_tree(cursor: duckdb.DuckDBPyConnection, sql: str) -> None:
     effects = _SCALARS_WITH_EFFECT & {name.lower() for name in _FUNCTION_NAME.findall(text)}
     if effects:
         raise refused(f"the function {min(effects)} is refused")
-    if _TABLE_FUNCTION in text:
-        _check_table_functions(text)
+    if _TABLE_FUNCTION in text or any(f'"function_name":"{name}"' in text.lower() for name in _INFLATING):
+        _check_functions(text)
 
 
-def _check_table_functions(text: str) -> None:
+def _check_functions(text: str) -> None:
     try:
         tree = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise QueryError("the SQL is nested too deeply", hint="take it apart") from None
+    size = 1
     for node in _nodes(tree):
+        if node.get("class") == "FUNCTION" and str(node.get("function_name")).lower() in _INFLATING:
+            size *= _inflation(node)
+            if size > MAX_INFLATION:
+                raise QueryError(
+                    f"a text made more than {MAX_INFLATION} times as long is refused",
+                    hint="give repeat, lpad, rpad, bitstring, printf and format a small, literal length",
+                    code="RESULT_TOO_LARGE",
+                )
         if node.get("type") == "TABLE_FUNCTION":
             name = str(node["function"]["function_name"]).lower()
             if name not in TABLE_FUNCTIONS:
                 raise refused(f"the table function {name} is refused", hint="read tables of the database")
+
+
+def _inflation(call: dict[str, Any]) -> int:
+    """How many times as long a call can make its text; `_UNKNOWN` where no literal says so."""
+    arguments = [each.get("expression", each) for each in call.get("arguments", call.get("children", ()))]
+    name = str(call["function_name"]).lower()
+    if name in {"printf", "format"}:
+        pattern = _literal(arguments[0]) if arguments else None
+        if pattern is None or "*" in pattern or "{:{" in pattern:
+            return _UNKNOWN
+        widths = [int(digits[:9]) for digits in re.findall(r"\d+", pattern)]
+        return max(1, *widths) if widths else 1
+    length = _literal(arguments[1]) if len(arguments) > 1 else None
+    if length is None or not length.isdecimal():
+        return _UNKNOWN
+    return max(1, int(length[:9]))
+
+
+def _literal(node: dict[str, Any]) -> str | None:
+    """The text of a literal, casts aside; None for anything else."""
+    while node.get("class") == "CAST":
+        node = node["child"]
+    if node.get("class") != "CONSTANT":
+        return None
+    text = node.get("literal", {}).get("text")
+    return str(text) if text is not None else None
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

@@ -1,64 +1,357 @@
-"""The databases of one service, by id: which pipelines there are, started and stopped together."""
+"""The databases of one service, by id: which there are, started, replaced and stopped at run time."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from cdc.errors import ConflictError, DucklingError, NotFoundError
+from cdc.backoff import Backoff
+from cdc.databases import DatabaseDefinition, DatabasesFile
+from cdc.errors import (
+    ConflictError,
+    DucklingError,
+    NotFoundError,
+    NotPossibleError,
+    StoppedError,
+    as_duckling,
+)
+from cdc.status import PipelineState, PipelineStatus
 
 if TYPE_CHECKING:
     from cdc.pipeline import Pipeline
 
 DEFAULT = "default"
+STOP_SECONDS = 9.0
+_RETRY_SECONDS = 30.0
+"""The longest pause between two attempts to start a database whose file could not be opened."""
 log = structlog.get_logger(__name__)
+
+Build = Callable[[DatabaseDefinition], "Pipeline"]
+
+
+@dataclass(slots=True)
+class Registered:
+    """One database of the service: a pipeline that was started, or the error that forbids it."""
+
+    id: str
+    definition: DatabaseDefinition | None
+    """None where a pipeline was given as it is."""
+    pipeline: Pipeline | None = None
+    error: DucklingError | None = None
+    fixed: bool = False
+    """Whether the settings define it, so that no call can change it."""
+    opened: bool = False
+    """Whether its file was opened, hence is one of ours."""
+
+    def status(self) -> PipelineStatus:
+        """How things stand; `failed`, with the error, where it could not be started."""
+        if self.error is None and self.pipeline is not None:
+            return self.pipeline.status()
+        error = self.error
+        return PipelineStatus(
+            id=self.id,
+            state=PipelineState.FAILED if error else PipelineState.STOPPED,
+            mode="none",
+            running=False,
+            enabled=self.definition is None or self.definition.cdc_enabled,
+            errors=1 if error else 0,
+            last_error=error.message if error else None,
+            last_error_code=error.code if error else None,
+            hint=error.hint if error else None,
+        )
+
+    @property
+    def between_polls(self) -> float:
+        """Seconds from one watermark sync to the next, where the log is not followed."""
+        return self.definition.sync_interval_minutes * 60.0 if self.definition is not None else 0.0
+
+    def lifeless(self) -> str | None:
+        """What of it does not live though it should; None where all does. One that failed is tried again."""
+        return self.pipeline.lifeless() if self.error is None and self.pipeline is not None else None
 
 
 class Registry:
-    """Pipelines by id. Reading is safe from any thread."""
+    """Databases by id. Reading is safe from any thread; changes are made one after another.
 
-    def __init__(self, pipelines: Iterable[Pipeline] = ()) -> None:
-        self._pipelines: dict[str, Pipeline] = {}
-        self._stop_lock = threading.Lock()
+    A database that fails, fails alone: the others start and run. One whose file can't be opened is tried
+    again with growing pauses.
+    """
+
+    def __init__(
+        self,
+        pipelines: Iterable[Pipeline] = (),
+        *,
+        build: Build | None = None,
+        file: DatabasesFile | None = None,
+        folder: Path | None = None,
+        removed: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`pipelines` are there from the start and for good. `build` makes those of the databases in `file`,
+        whose DuckDB files are all in `folder`; without it none can be added. `removed` is told of each id
+        that has gone."""
+        self._databases: dict[str, Registered] = {}
+        self._build = build
+        self._file = file
+        self._folder = folder or Path()
+        self._removed = removed
+        self._changing = threading.Lock()
+        self._started = False
         self._stopped = False
+        self._stopping = threading.Event()
+        self._failed = threading.Event()
+        """There is a database to try again."""
+        self._retries = threading.Thread(target=self._try_again, name="registry", daemon=True)
         for pipeline in pipelines:
-            if pipeline.id in self._pipelines:
+            if pipeline.id in self._databases:
                 raise ConflictError(f"database {pipeline.id!r} is there already", code="DATABASE_EXISTS")
-            self._pipelines[pipeline.id] = pipeline
+            definition = DatabaseDefinition.of_settings(pipeline.id, pipeline.settings)
+            self._databases[pipeline.id] = Registered(pipeline.id, definition, pipeline, fixed=True)
 
-    def __iter__(self) -> Iterator[Pipeline]:
-        return iter(tuple(self._pipelines.values()))
+    def load(self) -> None:
+        """Adds the databases that the file keeps, not started yet. Raises ConfigError for the file as a whole."""
+        for definition in self._file.load() if self._file else ():
+            entry = Registered(definition.id, definition)
+            if definition.id in self._databases:
+                log.error("database.id_taken", database=definition.id, fix="rename it in the file")
+                continue
+            self._databases[definition.id] = entry
+
+    def __iter__(self) -> Iterator[Registered]:
+        return iter(tuple(self._databases.values()))
 
     def __len__(self) -> int:
-        return len(self._pipelines)
+        return len(self._databases)
 
     def get(self, database: str | None = None) -> Pipeline:
-        """The pipeline called `database`, `default` without a name. Raises NotFoundError."""
-        name = database or DEFAULT
+        """The pipeline of `database`, of `default` without a name.
+
+        Raises NotFoundError, and the error that keeps the database from being opened.
+        """
+        entry = self.entry(database or DEFAULT)
+        if entry.error is not None:
+            raise entry.error.with_traceback(None)  # else each caller's frames stay with it
+        if entry.pipeline is None:
+            raise StoppedError("the database is starting", hint="try again in a moment")
+        return entry.pipeline
+
+    def entry(self, database: str) -> Registered:
+        """The database itself. Raises NotFoundError (DATABASE_NOT_FOUND)."""
         try:
-            return self._pipelines[name]
+            return self._databases[database]
         except KeyError:
             raise NotFoundError(
                 "there is no such database",
-                hint=f"known: {', '.join(sorted(self._pipelines)) or 'none'}",
+                hint=f"known: {', '.join(sorted(self._databases)) or 'none'}",
                 code="DATABASE_NOT_FOUND",
             ) from None
 
     def start(self) -> None:
-        """Starts every pipeline; returns at once. Raises the first one's DucklingError."""
-        for pipeline in self:
-            pipeline.start()
+        """Starts every database; returns at once. Raises the error of a database that is the only one."""
+        self._started = True
+        for entry in self:
+            self._launch(entry)
+        if len(self) == 1 and not self._file:
+            (entry,) = self
+            if entry.error is not None:
+                raise entry.error
+        self._retries.start()
 
-    def stop(self, timeout: float = 9.0) -> None:
+    # Changes -----------------------------------------------------------------------------------------
+
+    def add(self, definition: DatabaseDefinition) -> Registered:
+        """Adds and starts a database; that it can't be started is told by its status.
+
+        Raises ConflictError (DATABASE_EXISTS, DUCKDB_PATH_TAKEN), NotPossibleError, ConfigError.
+        """
+        with self._changing:
+            self._check_changing()
+            if definition.id.casefold() in {known.casefold() for known in self._databases}:
+                raise ConflictError(
+                    "there is a database of that id", hint="PUT changes it", code="DATABASE_EXISTS"
+                )
+            checked = self._checked(definition)
+            entry = Registered(checked.id, checked)
+            self._save({**self._databases, entry.id: entry})
+            self._databases = {**self._databases, entry.id: entry}
+            log.info("database.added", database=entry.id)
+            self._launch(entry)
+            return entry
+
+    def replace(self, definition: DatabaseDefinition) -> Registered:
+        """Changes a database; it is stopped and started again, unless its name alone is another.
+
+        Raises NotFoundError, ConflictError (DATABASE_FIXED, DUCKDB_PATH_TAKEN), NotPossibleError, ConfigError.
+        """
+        with self._changing:
+            self._check_changing()
+            old = self._changeable(definition.id)
+            assert old.definition is not None
+            checked = self._checked(definition.with_password_of(old.definition))
+            entry = Registered(
+                old.id,
+                checked,
+                old.pipeline,
+                old.error,
+                opened=old.opened and checked.duckdb_path == old.definition.duckdb_path,
+            )
+            renamed = checked.model_copy(update={"name": old.definition.name}) == old.definition
+            self._save({**self._databases, entry.id: entry})
+            if not renamed:
+                entry.pipeline = entry.error = None
+            self._databases = {**self._databases, entry.id: entry}
+            log.info("database.changed", database=entry.id)
+            if not renamed:
+                self._end(old)
+                self._launch(entry)
+            return entry
+
+    def remove(self, database: str, *, delete_file: bool = False) -> bool:
+        """Stops and forgets a database; says whether its DuckDB file was deleted.
+
+        Only a file that this service had open is deleted. Raises NotFoundError, ConflictError
+        (DATABASE_FIXED), NotPossibleError, ConfigError.
+        """
+        with self._changing:
+            self._check_changing()
+            entry = self._changeable(database)
+            if delete_file and not entry.opened:
+                raise NotPossibleError(
+                    "the file was never open here, so it may be another's",
+                    hint="delete the database without its file, and the file by hand",
+                    code="FILE_NOT_OURS",
+                )
+            left = {name: each for name, each in self._databases.items() if name != database}
+            self._save(left)
+            self._databases = left
+            self._end(entry)
+            self._removed(database)
+            log.info("database.removed", database=database, file_deleted=delete_file)
+            if delete_file and entry.definition is not None:
+                _delete(Path(entry.definition.duckdb_path))
+            return delete_file
+
+    def checked(self, definition: DatabaseDefinition) -> DatabaseDefinition:
+        """`definition` as it would be kept, a masked password replaced by that which is known."""
+        known = self._databases.get(definition.id)
+        if known is not None and known.definition is not None:
+            definition = definition.with_password_of(known.definition)
+        return definition.checked(self._folder)
+
+    def _checked(self, definition: DatabaseDefinition) -> DatabaseDefinition:
+        checked = definition.checked(self._folder)
+        path = Path(checked.duckdb_path)
+        if self._file is not None and path == self._file.path.resolve():
+            raise NotPossibleError("duckdbPath is the file of databases", code="DUCKDB_PATH")
+        for other in self:
+            if other.id != checked.id and other.definition is not None:
+                taken = Path(other.definition.duckdb_path)
+                same = path.exists() and taken.exists() and path.samefile(taken)
+                if path == taken or same:
+                    raise ConflictError(
+                        f"the DuckDB file is that of database {other.id!r}",
+                        hint="give each database a file of its own",
+                        code="DUCKDB_PATH_TAKEN",
+                    )
+        return checked
+
+    def _check_changing(self) -> None:
+        if self._stopped or self._stopping.is_set():
+            raise StoppedError("the service is stopping", hint="try again when it is back")
+        if self._build is None or self._file is None:
+            raise NotPossibleError("this service takes no further databases", code="DATABASES_FIXED")
+
+    def _changeable(self, database: str) -> Registered:
+        entry = self.entry(database)
+        if entry.fixed:
+            raise ConflictError(
+                f"database {database!r} is defined by the service's settings",
+                hint="change MYSQL_CONNECTION_STRING and the settings beside it, and restart",
+                code="DATABASE_FIXED",
+            )
+        return entry
+
+    def _save(self, databases: dict[str, Registered]) -> None:
+        assert self._file is not None
+        self._file.save(
+            each.definition for each in databases.values() if not each.fixed and each.definition is not None
+        )
+
+    # Pipelines ---------------------------------------------------------------------------------------
+
+    def _launch(self, entry: Registered) -> None:
+        """Starts a database, or keeps the error that forbids it."""
+        pipeline = entry.pipeline
+        try:
+            if pipeline is None:
+                pipeline = self._made(entry)
+            pipeline.start()
+        except DucklingError as error:
+            self._refuse(entry, pipeline, error)
+        except Exception as failure:
+            log.exception("database.start_crashed", database=entry.id)
+            self._refuse(entry, pipeline, as_duckling(failure, "the start of the database"))
+        else:
+            entry.pipeline, entry.error, entry.opened = pipeline, None, True
+
+    def _made(self, entry: Registered) -> Pipeline:
+        assert self._build is not None
+        assert entry.definition is not None
+        definition = entry.definition if entry.fixed else self._checked(entry.definition)
+        entry.definition = definition
+        return self._build(definition)
+
+    def _refuse(self, entry: Registered, pipeline: Pipeline | None, error: DucklingError) -> None:
+        entry.error = error
+        log.error(
+            "database.not_started", database=entry.id, code=error.code, error=error.message, hint=error.hint
+        )
+        if pipeline is not None and self._build is not None:
+            self._close(entry.id, pipeline, 1.0)
+            entry.pipeline = None
+        self._failed.set()
+
+    def _try_again(self) -> None:
+        """The thread that starts databases again which could not be opened."""
+        backoff = Backoff(_RETRY_SECONDS)
+        while not self._stopping.is_set():
+            self._failed.wait()
+            if self._stopping.wait(backoff.pause()):
+                return
+            with self._changing:
+                failed = [each for each in self if each.error is not None]
+                if not failed or self._build is None:
+                    self._failed.clear()
+                    backoff.reset()
+                for entry in failed if self._build is not None else ():
+                    if not self._stopping.is_set():
+                        self._launch(entry)
+                        if entry.error is None:
+                            log.info("database.started_again", database=entry.id)
+
+    def _end(self, entry: Registered) -> None:
+        if entry.pipeline is not None:
+            self._close(entry.id, entry.pipeline, STOP_SECONDS)
+
+    def _close(self, database: str, pipeline: Pipeline, timeout: float) -> None:
+        try:
+            pipeline.stop(timeout)
+        except DucklingError as error:
+            log.error("pipeline.stop_failed", database=database, code=error.code, error=error.message)
+
+    def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Drains all pipelines at the same time, within `timeout` seconds; a second call waits for the first.
 
         Raises DucklingError where one could not, after all of them had their time; the log has the cause.
         """
-        with self._stop_lock:
+        self._stopping.set()
+        self._failed.set()
+        with self._changing:
             if self._stopped:
                 return
             failures: list[Exception] = []
@@ -71,8 +364,9 @@ class Registry:
                     failures.append(error)
 
             threads = [
-                threading.Thread(target=drain, args=(pipeline,), name=f"stop-{pipeline.id}", daemon=True)
-                for pipeline in self
+                threading.Thread(target=drain, args=(entry.pipeline,), name=f"stop-{entry.id}", daemon=True)
+                for entry in self
+                if entry.pipeline is not None
             ]
             deadline = time.monotonic() + timeout
             for thread in threads:
@@ -87,3 +381,14 @@ class Registry:
                 raise DucklingError(
                     "a database could not be stopped cleanly", hint="the log has the cause"
                 ) from failures[0]
+
+
+def _delete(path: Path) -> None:
+    """The file, its write-ahead log, and what DuckDB spilled beside it."""
+    for name in (path.name, f"{path.name}.wal"):
+        path.with_name(name).unlink(missing_ok=True)
+    spilled = path.with_name(f"{path.name}.tmp")
+    if spilled.is_dir():
+        for each in spilled.iterdir():
+            each.unlink()
+        spilled.rmdir()

@@ -4,76 +4,84 @@ from __future__ import annotations
 
 import time
 
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 
-from api.answers import Answer, Json, stream_status, table_state
+from api.answers import Answer, stream_status, table_state
+from api.models import Alive, DatabaseHealth, DatabaseOverview, Health, Overview, Readiness
 from api.requests import Service, in_thread, service
 from cdc import __version__
+from cdc.errors import DucklingError
 from cdc.metrics import CONTENT_TYPE
+from cdc.registry import Registered
 from cdc.status import PipelineState, PipelineStatus, TableState
 
-_WELL = frozenset({PipelineState.STARTING, PipelineState.COPYING, PipelineState.STREAMING})
+log = structlog.get_logger(__name__)
+
+_FOLLOWS = frozenset({PipelineState.STREAMING, PipelineState.POLLING})
+_WELL = _FOLLOWS | {PipelineState.STARTING, PipelineState.COPYING}
 _BROKEN_TABLES = frozenset({TableState.ERRORED, TableState.NEEDS_RESYNC})
 
 
 async def livez(request: Request) -> Response:
-    """200 as long as the process answers and every pipeline tells its state."""
-    await _statuses(request)
-    return Answer({"status": "alive"})
+    """200 as long as the process answers, every thread lives and no writer is wedged; else 503 and why."""
+    # Asked here, not in a thread: those may all be waiting for a file that hangs.
+    dead = {each.id: why for each in service(request).registry if (why := each.lifeless()) is not None}
+    if dead:
+        for database, reason in dead.items():
+            log.error("probe.not_alive", database=database, reason=reason)
+        return Answer(Alive(status="not alive", reasons=dead), status_code=503)
+    return Answer(Alive(status="alive"))
 
 
 async def readyz(request: Request) -> Response:
     """200 where every enabled database streams or polls within the lag limit, else 503 and the reasons."""
-    limit = service(request).settings.max_lag_seconds
-    reasons = {
-        status.id: reason
-        for status in await _statuses(request)
-        if status.enabled and (reason := not_ready(status, limit)) is not None
-    }
+    known = service(request)
+    limit = known.settings.max_lag_seconds
+    reasons: dict[str, str] = {}
+    for entry in known.registry:
+        status = await in_thread(known.threads.probes, _status, entry)
+        if status.enabled and (reason := not_ready(status, limit, entry.between_polls)):
+            reasons[entry.id] = reason
     if reasons:
-        return Answer({"status": "not ready", "reasons": reasons}, status_code=503)
-    return Answer({"status": "ready"})
+        return Answer(Readiness(status="not ready", reasons=reasons), status_code=503)
+    return Answer(Readiness(status="ready"))
 
 
 async def health(request: Request) -> Response:
     """A readable summary; 503 where something needs a look."""
     entries = [
-        {
-            "id": status.id,
-            "status": "healthy" if well(status) else "unhealthy",
-            "state": status.state.value,
-            "mode": status.mode,
-            "lagSeconds": status.lag_seconds,
-            "tables": len(status.tables),
-            "brokenTables": sum(table.state in _BROKEN_TABLES for table in status.tables),
-            "errorCode": None if well(status) else status.last_error_code,
-        }
+        DatabaseHealth(
+            id=status.id,
+            status="healthy" if well(status) else "unhealthy",
+            state=status.state.value,
+            mode=status.mode,
+            lag_seconds=status.lag_seconds,
+            tables=len(status.tables),
+            broken_tables=sum(table.state in _BROKEN_TABLES for table in status.tables),
+            error_code=None if well(status) else status.last_error_code,
+        )
         for status in await _statuses(request)
     ]
-    healthy = all(entry["status"] == "healthy" for entry in entries)
-    body = {"status": "healthy" if healthy else "unhealthy", "version": __version__, "databases": entries}
+    healthy = all(entry.status == "healthy" for entry in entries)
+    body = Health(status="healthy" if healthy else "unhealthy", version=__version__, databases=entries)
     return Answer(body, status_code=200 if healthy else 503)
 
 
 async def overview(request: Request) -> Response:
     """Everything that the pipelines tell about themselves; it needs a key."""
-    databases: list[Json] = [
-        {
-            "id": status.id,
-            "enabled": status.enabled,
-            **stream_status(status),
-            "tables": [table_state(table) for table in status.tables],
-        }
+    databases = [
+        DatabaseOverview(
+            **dict(stream_status(status)),
+            id=status.id,
+            enabled=status.enabled,
+            tables=[table_state(table) for table in status.tables],
+        )
         for status in await _statuses(request)
     ]
-    return Answer(
-        {
-            "version": __version__,
-            "uptime": round((time.monotonic() - service(request).started) * 1000),
-            "databases": databases,
-        }
-    )
+    uptime = round((time.monotonic() - service(request).started) * 1000)
+    return Answer(Overview(version=__version__, uptime=uptime, databases=databases))
 
 
 async def metrics(request: Request) -> Response:
@@ -82,15 +90,16 @@ async def metrics(request: Request) -> Response:
     return Response(await in_thread(known.threads.probes, known.metrics.render), media_type=CONTENT_TYPE)
 
 
-def not_ready(status: PipelineStatus, max_lag_seconds: float) -> str | None:
-    """Why a database is not ready; None where it is."""
-    if status.state is not PipelineState.STREAMING:
+def not_ready(status: PipelineStatus, max_lag_seconds: float, between_polls: float = 0.0) -> str | None:
+    """Why a database is not ready; None where it is. One that is polled may be `between_polls` s older."""
+    if status.state not in _FOLLOWS:
         code = f" ({status.last_error_code})" if status.last_error_code else ""
         return f"{status.state.value}{code}"
     if status.lag_seconds is None:
         return "lag not known yet"
-    if status.lag_seconds > max_lag_seconds:
-        return f"lag of {status.lag_seconds:.1f} s is over the limit of {max_lag_seconds:g} s"
+    limit = max_lag_seconds + (between_polls if status.state is PipelineState.POLLING else 0.0)
+    if status.lag_seconds > limit:
+        return f"lag of {status.lag_seconds:.1f} s is over the limit of {limit:g} s"
     return None
 
 
@@ -103,4 +112,22 @@ def well(status: PipelineStatus) -> bool:
 
 async def _statuses(request: Request) -> list[PipelineStatus]:
     known: Service = service(request)
-    return [await in_thread(known.threads.probes, each.status) for each in known.registry]
+    return [await in_thread(known.threads.probes, _status, each) for each in known.registry]
+
+
+def _status(database: Registered) -> PipelineStatus:
+    """Its status; `failed` where its file does not even let that be read."""
+    try:
+        return database.status()
+    except DucklingError as error:
+        log.warning("probe.status_failed", database=database.id, code=error.code, error=error.message)
+        return PipelineStatus(
+            id=database.id,
+            state=PipelineState.FAILED,
+            mode="none",
+            running=False,
+            enabled=True,
+            last_error=error.message,
+            last_error_code=error.code,
+            hint=error.hint,
+        )

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cdc.cli.output import AsJson, print_json, print_table
+from cdc.cli.validation import print_validation
 from cdc.config import load_settings
 from cdc.errors import ConfigError, DucklingError
 
@@ -53,11 +54,7 @@ def sync(
     else:
         path = "/sync/full" if full else "/sync/incremental"
     with _service(url, config, db) as service:
-        accepted = _answer(service.post(path, params=params))
-        run = _follow(service, accepted["location"], quiet=as_json)
-    if "error" in run:
-        raise ServiceError(run["error"]["error"], hint=run["error"]["hint"], code=run["error"]["code"])
-    result = run["result"]
+        result = _result(service, _answer(service.post(path, params=params)), quiet=as_json)
     if as_json:
         print_json(result)
     else:
@@ -72,10 +69,16 @@ def sync(
         raise typer.Exit(1)
 
 
-def status(url: Url = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+def status(db: Database = None, url: Url = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show where every database and table stands."""
     with _service(url, config) as service:
         body = _answer(service.get("/status"))
+    if db is not None:
+        body["databases"] = [each for each in body["databases"] if each["id"] == db]
+        if not body["databases"]:
+            raise ServiceError(
+                "there is no such database", hint="duckling status names them", code="DATABASE_NOT_FOUND"
+            )
     if as_json:
         print_json(body)
         return
@@ -87,38 +90,39 @@ def status(url: Url = None, config: ConfigFile = None, as_json: AsJson = False) 
             print(f"  last error: {database['lastError']}")
         if database["hint"]:
             print(f"  hint: {database['hint']}")
-        print_table(
-            ("table", "state", "rows", "error"),
-            ((t["table"], t["state"], t["rows"], t["error"] or "") for t in database["tables"]),
-        )
+        if database["tables"]:
+            print_table(
+                ("table", "state", "rows", "error"),
+                ((t["table"], t["state"], t["rows"], t["error"] or "") for t in database["tables"]),
+            )
 
 
 def validate(
     checksum: Annotated[bool, typer.Option("--checksum", help="Compare contents, not counts.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Write rows that differ again; needs --checksum.")
+    ] = False,
     table: Annotated[str | None, typer.Option(help="One table alone.")] = None,
     db: Database = None,
     url: Url = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare source and copy at one position; exit status 1 where they differ."""
-    params = {"mode": "checksum" if checksum else "count"}
+    """Compare source and copy at one position; exit status 1 where they differ and are not repaired."""
+    if repair and not checksum:
+        raise typer.BadParameter("--repair needs --checksum: counts don't tell which rows differ")
+    params = {"mode": "checksum" if checksum else "count", "wait": "false"}
     if table is not None:
         params["table"] = table
+    if repair:
+        params["repair"] = "true"
     with _service(url, config, db) as service:
-        body = _answer(service.get("/sync/validate", params=params))
+        body = _result(service, _answer(service.get("/sync/validate", params=params)), quiet=as_json)
     if as_json:
         print_json(body)
     else:
-        print_table(
-            ("table", "source", "copy", "equal"),
-            (
-                (t["table"], t["mysqlCount"], t["duckdbCount"], "yes" if t["matches"] else "NO")
-                for t in body["results"]
-            ),
-        )
-        print(f"{body['matchingTables']} of {body['totalTables']} tables match")
-    if body["mismatchedTables"]:
+        print_validation(body)
+    if any("repair" not in each for each in body["mismatches"]):
         raise typer.Exit(1)
 
 
@@ -191,6 +195,28 @@ def _service(url: str | None, config: Path | None, db: str | None = None) -> Ite
         ) from None
 
 
+def _result(service: httpx.Client, accepted: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
+    """The result of the run that was `accepted`, once it is done; Ctrl-C cancels it. Raises its error."""
+    try:
+        run = _follow(service, accepted["location"], quiet=quiet)
+    except KeyboardInterrupt:
+        service.delete(accepted["location"])
+        raise
+    if "error" in run:
+        raise _problem(run["error"])
+    result: dict[str, Any] = run["result"]
+    return result
+
+
+def _problem(body: dict[str, Any]) -> ServiceError:
+    """The error that a problem document tells."""
+    return ServiceError(
+        str(body.get("error", "the request failed")),
+        hint=str(body.get("hint", "")),
+        code=str(body.get("code", ServiceError.code)),
+    )
+
+
 def _answer(response: httpx.Response) -> dict[str, Any]:
     try:
         body = response.json()
@@ -205,11 +231,7 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
         return body
     if response.status_code == httpx.codes.UNAUTHORIZED:
         raise ServiceError(str(body.get("error")), hint="set DUCKLING_API_KEY to the service's key")
-    raise ServiceError(
-        str(body.get("error", response.reason_phrase)),
-        hint=str(body.get("hint", "")),
-        code=str(body.get("code", ServiceError.code)),
-    )
+    raise _problem(body)
 
 
 def _follow(service: httpx.Client, location: str, *, quiet: bool) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,12 +13,9 @@ from rich.console import Console
 from cdc.cli.output import AsJson, cell, console, print_json
 from cdc.config import Settings, load_settings
 from cdc.errors import ConfigError
+from cdc.inspection import Inspection, inspect_source
 from cdc.logs import configure_logs
-from cdc.schema import Table
-from cdc.source.catalog import load_tables
-from cdc.source.connection import SourceEndpoint
-from cdc.source.preflight import Finding, run_preflight
-from cdc.source.server import ServerFacts, server_facts
+from cdc.source.preflight import Finding
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file instead of duckling.toml.")]
 
@@ -44,19 +40,20 @@ def serve(
 def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Connect to the source and list what keeps it from being replicated, with the mending statements."""
     settings = load_settings(config)
-    facts, tables, findings = _preflight(settings)
+    found = _preflight(settings)
+    facts, tables, findings = found.server, found.tables, found.findings
     failed = any(finding.severity == "error" for finding in findings)
     if as_json:
         print_json(
             {
                 "ok": not failed,
-                "server": {"flavor": facts.flavor, "version": ".".join(map(str, facts.version))},
+                "server": {"flavor": facts.flavor, "version": found.version},
                 "tables": len(tables),
                 "findings": [asdict(finding) for finding in findings],
             }
         )
     else:
-        print(f"{facts.flavor} {'.'.join(map(str, facts.version))}, {len(tables)} tables to replicate")
+        print(f"{facts.flavor} {found.version}, {len(tables)} tables to replicate")
         for finding in findings:
             _print_finding(finding)
         print(_verdict(findings))
@@ -75,7 +72,7 @@ def _print_finding(finding: Finding) -> None:
         out.print("   ", cell(finding.fix), soft_wrap=True)
 
 
-def _verdict(findings: list[Finding]) -> str:
+def _verdict(findings: Sequence[Finding]) -> str:
     errors = [finding for finding in findings if finding.severity == "error"]
     if any(finding.table is None for finding in errors):
         return "not ready: mend the errors above"
@@ -83,21 +80,12 @@ def _verdict(findings: list[Finding]) -> str:
     return f"ready, without {', '.join(without)}" if without else "ready"
 
 
-def _preflight(settings: Settings) -> tuple[ServerFacts, Sequence[Table], list[Finding]]:
+def _preflight(settings: Settings) -> Inspection:
     if not settings.mysql_connection_string.get_secret_value():
         raise ConfigError(
             "MYSQL_CONNECTION_STRING is not set", hint="set it to mysql://user:password@host:3306/database"
         )
-    endpoint = SourceEndpoint(settings)
-    with closing(endpoint.connect(purpose="preflight")) as connection:
-        facts = server_facts(connection)
-        tables = load_tables(
-            connection,
-            endpoint.database,
-            included=settings.included_tables,
-            excluded=settings.excluded_tables,
-        )
-        return facts, tables, run_preflight(connection, facts, tables, endpoint.database)
+    return inspect_source(settings)
 
 
 def demo(

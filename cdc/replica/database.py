@@ -80,7 +80,7 @@ class ReplicaDatabase:
     def open_error(self, error: duckdb.Error) -> ReplicaError:
         """The error of ours for one that DuckDB raised while opening the file."""
         text = str(error)
-        if "lock" in text.lower():
+        if "could not set lock" in text.lower() or "conflicting lock" in text.lower():
             found = re.search(r"PID (\d+)", text)
             holder = f"process {found.group(1)}" if found else "another process"
             return ReplicaLockedError(
@@ -186,7 +186,7 @@ def translate(error: duckdb.Error) -> ReplicaError:
             hint="raise DUCKDB_MEMORY_LIMIT, or lower BATCH_SIZE",
             code="REPLICA_MEMORY",
         )
-    if isinstance(error, duckdb.IOException):
+    if isinstance(error, duckdb.IOException) or "could not write" in str(error).lower():
         return ReplicaError(
             f"DuckDB can't write its file ({_cause(error)})",
             hint="check the disk: space, health, permissions",

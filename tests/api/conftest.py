@@ -14,9 +14,11 @@ import pytest
 from api.app import create_app
 from api.server import Server, bind
 from cdc.config import Settings
+from cdc.databases import DatabaseDefinition, DatabasesFile
 from cdc.metrics import Metrics
 from cdc.pipeline import Pipeline
 from cdc.registry import DEFAULT, Registry
+from cdc.sandbox.databases import Database, Host, create_database
 
 KEY = "a-key-of-the-tests-0001"
 OTHER_KEY = "a-key-of-the-tests-0002"
@@ -68,7 +70,13 @@ def replicated(url: str, folder: Path, **options: Any) -> Iterator[tuple[httpx.C
     settings = make_settings(folder, mysql_connection_string=url, **{"auto_start_sync": False, **options})
     metrics = Metrics()
     pipeline = Pipeline(DEFAULT, settings, metrics.for_database(DEFAULT))
-    registry = Registry([pipeline])
+
+    def build(definition: DatabaseDefinition) -> Pipeline:
+        return Pipeline(definition.id, definition.settings(settings), metrics.for_database(definition.id))
+
+    file = DatabasesFile(settings.databases_path)
+    registry = Registry([pipeline], build=build, file=file, folder=folder, removed=metrics.forget)
+    registry.load()
     try:
         pipeline.check_start()
         with served(registry, settings, metrics=metrics) as client:
@@ -86,3 +94,11 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., httpx.Client]]:
             return stack.enter_context(served(Registry(), make_settings(tmp_path, **options), *routes))
 
         yield start
+
+
+@pytest.fixture
+def mysql_database(mysql_server: Host) -> Iterator[Database]:
+    """A new database on MySQL alone, for rules that are the same for every source."""
+    made = create_database(mysql_server)
+    yield made
+    made.drop()

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
 
-from api.app import PATHS
-from tests.api.conftest import KEY, OTHER_KEY
+from api.app import create_app
+from api.endpoints import ENDPOINTS
+from cdc.metrics import Metrics
+from cdc.registry import Registry
+from tests.api.conftest import KEY, OTHER_KEY, make_settings
 
 Serve = Callable[..., httpx.Client]
 OPEN = {"/livez", "/readyz", "/health"}
@@ -21,10 +28,22 @@ def bare(client: httpx.Client) -> httpx.Client:
 
 def test_every_path_but_the_probes_is_closed_without_a_key(serve: Serve) -> None:
     with bare(serve()) as stranger:
-        for prefix in ("", "/api"):
-            for method, path, _ in PATHS:
-                answer = stranger.request(method, prefix + path.replace("{table:path}", "t"))
-                assert (answer.status_code == 401) == (path not in OPEN), path
+        for endpoint in ENDPOINTS:
+            for path in endpoint.paths:
+                answer = stranger.request(endpoint.method, re.sub(r"\{[^}]*\}", "t", path))
+                assert (answer.status_code == 401) == (path.removeprefix("/api") not in OPEN), path
+
+
+def test_no_route_exists_beside_those_of_the_table(tmp_path: Path) -> None:
+    app = create_app(Registry(), make_settings(tmp_path), Metrics())
+    routes = {(path, method) for path, methods in routes_of(app) for method in methods - {"HEAD"}}
+    assert routes == {(path, each.method) for each in ENDPOINTS for path in each.paths}
+
+
+def routes_of(app: Starlette) -> Iterator[tuple[str, set[str]]]:
+    for route in app.routes:
+        assert isinstance(route, Route)
+        yield route.path, set(route.methods or ())
 
 
 def test_an_unknown_path_tells_a_stranger_nothing(serve: Serve) -> None:

@@ -68,6 +68,19 @@ def test_the_status_names_states_and_tables(command: Command) -> None:
     assert json.loads(command("status", "--json").stdout)["databases"][0]["id"] == "default"
 
 
+def test_the_status_of_one_database_is_asked_by_its_id(command: Command) -> None:
+    assert "default: streaming" in command("status", "--db", "default").stdout
+    assert_refused(command("status", "--db", "missing"), "no such database")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes_commands(tmp_path: Path, shell: str) -> None:
+    environment = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = duckling(tmp_path, "--show-completion", shell, **environment)
+    assert done.returncode == 0, done.stderr
+    assert "complete" in done.stdout
+
+
 @pytest.mark.parametrize(
     "arguments", [("--full",), ("--incremental",), (), ("--table", "orders"), ("--table", "orders", "--full")]
 )
@@ -91,6 +104,24 @@ def test_validation_fails_where_source_and_copy_differ(command: Command) -> None
     assert done.returncode == 0
     assert "2 of 2 tables match" in done.stdout
     assert json.loads(command("validate", "--table", "orders", "--json").stdout)["totalTables"] == 1
+
+
+def test_contents_are_compared_and_repaired_by_the_command(command: Command, shop: Database) -> None:
+    done = command("validate", "--checksum")
+    assert (done.returncode, "2 of 2 tables match" in done.stdout) == (0, True), done.stderr
+    with shop.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET SESSION sql_log_bin = 0")
+        cursor.execute("DELETE FROM orders ORDER BY id LIMIT 1")
+    done = command("validate", "--checksum", "--table", "orders")
+    assert done.returncode == 1
+    assert "NO: 1 extra" in done.stdout
+    assert "orders: extra: id=" in done.stdout
+    done = command("validate", "--checksum", "--repair")
+    assert (done.returncode, "NO: 1 extra; repaired 1" in done.stdout) == (0, True), done.stdout
+    body = json.loads(command("validate", "--checksum", "--json").stdout)
+    assert (body["matchingTables"], body["mismatches"]) == (2, [])
+    assert command("validate", "--repair").returncode == 2
+    assert_refused(command("validate", "--checksum", "--table", "missing"), "missing")
 
 
 def test_clearing_wants_a_yes(command: Command) -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from api.routes.probes import not_ready, well
+from cdc.metrics import Metrics
+from cdc.pipeline import Pipeline
+from cdc.registry import Registry
+from cdc.sandbox.databases import Database
 from cdc.status import PipelineState, PipelineStatus, TableState, TableStatus
+from tests.api.conftest import make_settings, served
+from tests.waiting import wait_until
 
 Serve = Callable[..., httpx.Client]
 
@@ -62,10 +70,37 @@ def test_a_database_is_ready_while_it_streams_within_the_lag_limit() -> None:
     assert not_ready(status(lag_seconds=None), 60) == "lag not known yet"
 
 
-@pytest.mark.parametrize("state", [state for state in PipelineState if state is not PipelineState.STREAMING])
+@pytest.mark.parametrize(
+    "state", sorted(set(PipelineState) - {PipelineState.STREAMING, PipelineState.POLLING})
+)
 def test_a_database_that_does_not_stream_is_not_ready(state: PipelineState) -> None:
     reason = not_ready(status(state=state, last_error="text", last_error_code="SOURCE_UNAVAILABLE"), 60)
     assert reason == f"{state.value} (SOURCE_UNAVAILABLE)"
+
+
+def test_a_database_that_is_polled_may_be_one_interval_older() -> None:
+    polled = status(state=PipelineState.POLLING, mode="polling", lag_seconds=900.0)
+    assert not_ready(polled, 60, 900) is None
+    assert not_ready(polled, 60, 800) == "lag of 900.0 s is over the limit of 860 s"
+    assert well(polled)
+
+
+def test_each_database_may_be_as_old_as_its_own_interval_makes_it(
+    mysql_database: Database, tmp_path: Path
+) -> None:
+    mysql_database.execute("CREATE TABLE items (id INT PRIMARY KEY AUTO_INCREMENT)")
+    ahead = 0.0
+    settings = make_settings(
+        tmp_path, mysql_connection_string=mysql_database.url, cdc_enabled=False, sync_interval_minutes=60
+    )
+    pipeline = Pipeline(
+        "slow", settings, Metrics().for_database("slow"), clock=lambda: time.monotonic() + ahead
+    )
+    registry = Registry([pipeline])
+    with served(registry, settings.model_copy(update={"sync_interval_minutes": 1})) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200, "the first poll is done")
+        ahead = 600.0
+        assert client.get("/readyz").json() == {"status": "ready"}
 
 
 def test_a_broken_table_makes_a_database_unhealthy_but_not_unready() -> None:

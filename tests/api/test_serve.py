@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,7 +22,6 @@ import pytest
 
 from cdc.config import Settings
 from cdc.sandbox.databases import Database
-from cdc.sandbox.servers import Flavor, Server
 from tests.api.conftest import KEY, WAIT
 
 ROOT = Path(__file__).parents[2]
@@ -173,28 +172,9 @@ def test_a_wrong_password_stops_the_start(tmp_path: Path, shop: Database) -> Non
     assert "hush" not in done.stdout + done.stderr
 
 
-def test_a_missing_privilege_stops_the_start_and_the_hint_grants_it(tmp_path: Path, shop: Database) -> None:
-    with account(shop, "hush") as name:
-        shop.execute(f"GRANT SELECT ON `{shop.name}`.* TO '{name}'@'%'")
-        url = with_login(shop.url, name, "hush")
-        done = duckling(tmp_path, "serve", mysql_connection_string=url, **GOOD)
-    assert_refused(done, "binary log")
-    assert "GRANT REPLICATION SLAVE" in done.stderr
-    assert "hush" not in done.stdout + done.stderr
-
-
 def test_a_database_that_does_not_exist_stops_the_start(tmp_path: Path, shop: Database) -> None:
     done = duckling(tmp_path, "serve", mysql_connection_string=f"{shop.url}_missing", **GOOD)
     assert_refused(done, "missing")
-
-
-@pytest.mark.parametrize("flavor", list(Flavor), ids=str)
-def test_a_server_without_binary_log_stops_the_start(
-    tmp_path: Path, flavor: Flavor, server_factory: Callable[..., Server]
-) -> None:
-    server = server_factory(flavor, "--skip-log-bin")
-    done = duckling(tmp_path, "serve", mysql_connection_string=server.url("mysql"), **GOOD)
-    assert_refused(done, "binary log")
 
 
 def test_a_port_in_use_stops_the_start(tmp_path: Path, shop: Database) -> None:

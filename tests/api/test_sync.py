@@ -77,6 +77,23 @@ def test_one_table_is_copied_again_alone(client: httpx.Client) -> None:
     assert rows(client, "SELECT count(*) FROM visits") == [[2]]
 
 
+def test_the_answer_is_of_the_table_that_was_asked_for_also_where_others_are_copied_with_it(
+    database: Database, tmp_path: Path
+) -> None:
+    database.execute(
+        "CREATE TABLE authors (id INT PRIMARY KEY)",
+        "CREATE TABLE books (id INT PRIMARY KEY, author INT,"
+        " FOREIGN KEY (author) REFERENCES authors (id) ON DELETE CASCADE)",
+        "INSERT INTO authors VALUES (1)",
+        "INSERT INTO books VALUES (1, 1), (2, 1)",
+    )
+    with replicated(database.url, tmp_path) as (client, pipeline):
+        done(client.post("/sync/full"))
+        pipeline.wait_streaming(WAIT)
+        body = done(client.post("/sync/table/books", params={"mode": "full"}))
+        assert (body["table"], body["recordsProcessed"]) == ("books", 2)
+
+
 def test_a_table_that_does_not_exist_is_404(client: httpx.Client) -> None:
     for method, path in (
         ("POST", "/sync/table/missing"),

@@ -11,7 +11,8 @@ import duckdb
 import pytest
 
 from cdc.errors import DucklingError, QueryError, QueryTimeoutError, ReplicaError, StoppedError
-from cdc.query import QueryResult, iso_duration, run_query
+from cdc.json_values import iso_duration
+from cdc.query import QueryResult, run_query
 from cdc.read_only import MAX_SQL, READ_ONLY
 
 OUTSIDE = "outside.csv"

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     auto_start_sync: bool = True
     """Copy an empty replica and start the stream when the service starts."""
     sync_interval_minutes: int = Field(default=15, ge=1)
+    watermark_overlap_seconds: float = Field(default=300.0, ge=0)
+    """The longest time from a row's timestamp to its being visible at the source: of a transaction that stays
+    open, of clocks that differ, of a replica's lag. A watermark sync reads that far back again."""
     included_tables: Names = ()
     excluded_tables: Names = ()
 
@@ -86,9 +89,20 @@ class Settings(BaseSettings):
     """How long a copy waits for the short read lock on tables without a key."""
     max_lag_seconds: float = Field(default=60.0, gt=0)
     """`/readyz` fails beyond this lag."""
+    liveness_seconds: float = Field(default=300.0, gt=0)
+    """`/livez` fails where the writer is at one piece of work for longer."""
+
+    databases_file: Path | None = None
+    """Keeps the databases that were added over HTTP; None: `databases.json` beside the DuckDB file."""
 
     query_timeout_ms: int = Field(default=30_000, ge=1)
     query_max_rows: int = Field(default=10_000, ge=1)
+    query_max_bytes: int = Field(default=64 << 20, ge=1 << 10)
+    """Bytes of values in a JSON answer at most; a larger one is refused."""
+    export_max_rows: int = Field(default=10_000_000, ge=1)
+    """Rows of an answer as CSV, Arrow or Parquet at most."""
+    export_max_bytes: int = Field(default=1 << 30, ge=1 << 10)
+    """Bytes of such an answer at most; a larger one is refused."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["auto", "text", "json"] = "auto"
@@ -136,9 +150,17 @@ class Settings(BaseSettings):
         """Whether the service can be reached from this machine only."""
         return self.host in _LOOPBACK
 
-    def check_serving(self) -> None:
-        """Raises ConfigError where serving with these settings would be open or impossible."""
-        if not self.mysql_connection_string.get_secret_value():
+    @property
+    def databases_path(self) -> Path:
+        """The file that keeps the databases that were added over HTTP."""
+        return self.databases_file or self.duckdb_path.parent / "databases.json"
+
+    def check_serving(self, *, other_databases: bool = False) -> None:
+        """Raises ConfigError where serving with these settings would be open or impossible.
+
+        With `other_databases` there are some that were added over HTTP, so that none need be set.
+        """
+        if not other_databases and not self.mysql_connection_string.get_secret_value():
             raise ConfigError(
                 "MYSQL_CONNECTION_STRING is not set",
                 hint="set it to mysql://user:password@host:3306/database",

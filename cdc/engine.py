@@ -10,14 +10,17 @@ import pymysql
 
 from cdc.config import Settings
 from cdc.errors import PreflightError
+from cdc.lag import Lag
 from cdc.metrics import DatabaseMetrics
 from cdc.position import Position
 from cdc.replica import state
 from cdc.replica.database import ReplicaDatabase
+from cdc.replica.row_counts import RowCounts
 from cdc.replica.writer import Writer
 from cdc.schema import NameCase, Table
 from cdc.source.catalog import load_tables
 from cdc.source.connection import SourceEndpoint
+from cdc.source.log_findings import concerns_log
 from cdc.source.preflight import Finding, require, run_preflight, table_errors
 from cdc.source.server import ServerFacts, server_facts
 from cdc.types import TypeChoices
@@ -35,6 +38,9 @@ class Engine:
     metrics: DatabaseMetrics
     names: NameCase = field(default_factory=NameCase)
     """Known once the source was looked at."""
+    lag: Lag = field(default_factory=Lag)
+
+    row_counts: RowCounts = field(default_factory=RowCounts)
 
     _learned: bool = False
 
@@ -82,12 +88,17 @@ class Engine:
             tables = self._load_tables(connection)
             return facts, tables, run_preflight(connection, facts, tables, self.endpoint.database)
 
-    def fit_tables(self) -> tuple[ServerFacts, list[Table], dict[str, PreflightError]]:
+    def fit_tables(
+        self, *, logged: bool = True
+    ) -> tuple[ServerFacts, list[Table], dict[str, PreflightError]]:
         """Facts, the tables that can be replicated, and an error for each that can't.
 
-        Raises PreflightError where the server as a whole can't be.
+        Without `logged`, obstacles between us and the binary log don't count. Raises PreflightError where the
+        server as a whole can't be replicated.
         """
         facts, tables, findings = self.inspect()
+        if not logged:
+            findings = [finding for finding in findings if not concerns_log(finding)]
         require(findings)
         unfit = {
             name: PreflightError(finding.message, hint=finding.fix, table=name, code=finding.code)

@@ -22,7 +22,8 @@ DucklingError                     code, one sentence, a hint for the operator
 ├── ConflictError                 the same work is already under way
 ├── NotPossibleError              a request that can be read but not fulfilled
 ├── QueryError                    a client's SQL is refused or fails
-│   └── QueryTimeoutError         it takes longer than it may
+│   ├── QueryTimeoutError         it takes longer than it may
+│   └── ResultTooLargeError       its result is larger than it may be
 └── StoppedError                  the service is stopping
 
 Errors of libraries are translated once, where they are met, so that callers handle this tree alone.
@@ -227,6 +228,21 @@ class QueryTimeoutError(QueryError):
     code = "QUERY_TIMEOUT"
     status = 422
     title = "Query timed out"
+
+
+class ResultTooLargeError(QueryError):
+    """A client's SQL has a result larger than the service answers; `limit` in bytes, where it is known."""
+
+    code = "RESULT_TOO_LARGE"
+    status = 422
+    title = "Result too large"
+
+    def __init__(self, limit: int | None) -> None:
+        most = "the service answers" if limit is None else f"{limit} bytes"
+        super().__init__(
+            f"the result is larger than {most}",
+            hint="select fewer columns or rows, or ask for CSV, Arrow or Parquet with the Accept header",
+        )
 
 
 class StoppedError(DucklingError):

@@ -6,14 +6,28 @@ import logging
 import re
 import sys
 from collections.abc import Mapping
+from traceback import format_tb
 from typing import Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from cdc.errors import DucklingError
+
 _PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):\S*@", re.IGNORECASE)
 _SECRET_NAME = re.compile(r"password|passwd|secret|api_?key|authorization|token", re.IGNORECASE)
 MASK = "***"
+_TELLS_NO_VALUES = (
+    DucklingError,
+    OSError,
+    AttributeError,
+    ImportError,
+    NameError,
+    NotImplementedError,
+    TypeError,
+)
+"""Exceptions whose text names things of the program or the system. That of others may quote a row's value:
+DuckDB's conversion errors do, and so do ValueError and KeyError."""
 
 
 def mask(text: str) -> str:
@@ -25,6 +39,47 @@ def mask(text: str) -> str:
 def mask_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """A processor: hides values of fields named like secrets, and passwords in URLs anywhere."""
     return {name: MASK if _SECRET_NAME.search(name) else _masked(value) for name, value in event.items()}
+
+
+def trace(error: BaseException) -> str:
+    """Where `error` and its causes came from: files, lines, classes; the text only where it can't hold a value."""
+    lines: list[str] = []
+    chain = [error]
+    while (earlier := _cause(chain[-1])) is not None and earlier not in chain:
+        chain.append(earlier)
+    for each in reversed(chain):
+        lines += [*(["", "which led to", ""] if lines else []), *_lines(each)]
+    return "\n".join(lines)
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _lines(error: BaseException) -> list[str]:
+    lines = [
+        "Traceback (most recent call last):",
+        *(part.rstrip() for part in format_tb(error.__traceback__)),
+    ]
+    name = type(error).__name__ if isinstance(error, DucklingError) else _class_name(type(error))
+    lines.append(f"{name}: {error}" if isinstance(error, _TELLS_NO_VALUES) else name)
+    return lines
+
+
+def _class_name(kind: type[BaseException]) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _render_exception(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """A processor: `exc_info` becomes `exception`, see `trace`."""
+    given = event.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()[1]
+    elif isinstance(given, tuple):
+        given = given[1]
+    if isinstance(given, BaseException):
+        event["exception"] = trace(given)
+    return event
 
 
 def _masked(value: object) -> object:
@@ -54,7 +109,7 @@ def configure_logs(
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        _render_exception,
     ]
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(
@@ -91,7 +146,7 @@ def configure_logs(
 def _quieten_libraries() -> None:
     """Libraries report problems only: their progress is not ours, and pymysqlreplication logs its settings,
     the password among them, at INFO."""
-    for name in ("asyncio", "httpcore", "httpx", "pymysqlreplication", "sqlglot", "uvicorn", "uvicorn.error"):
+    for name in ("asyncio", "httpcore", "httpx", "pymysqlreplication", "uvicorn", "uvicorn.error"):
         library = logging.getLogger(name)
         library.setLevel(logging.WARNING)
         library.handlers.clear()

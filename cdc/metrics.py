@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from cdc import __version__
 from cdc.status import PipelineState, PipelineStatus, PositionStatus, TableState
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_MODES = ("cdc", "polling", "none")
 _BATCH_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCH_ROWS = (1, 10, 100, 1_000, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000)
+_SYNC_SECONDS = (0.1, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0)
 _REQUEST_SECONDS = (0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0)
 
 
@@ -39,7 +42,7 @@ class Metrics:
         database = ("database",)
         self._rows = Counter(
             "duckling_rows_applied",
-            "Rows written to the copy, by operation: insert, update, delete, copy.",
+            "Rows written to the copy, by operation: insert, update, delete, copy, poll.",
             ("database", "operation"),
             registry=self.registry,
         )
@@ -81,9 +84,46 @@ class Metrics:
             ("database", "table"),
             registry=self.registry,
         )
+        self._repaired = Counter(
+            "duckling_rows_repaired",
+            "Rows that differed from the source and were written again, by table.",
+            ("database", "table"),
+            registry=self.registry,
+        )
         self._reconnects = Counter(
             "duckling_reconnects",
             "Connections to the source opened again after a loss.",
+            database,
+            registry=self.registry,
+        )
+        self._syncs = Histogram(
+            "duckling_sync_seconds",
+            "Seconds that a sync took, by its kind and how it ended.",
+            ("database", "kind", "result"),
+            buckets=_SYNC_SECONDS,
+            registry=self.registry,
+        )
+        self._schema_changes = Counter(
+            "duckling_schema_changes",
+            "Statements of the binary log that changed a table, by kind.",
+            ("database", "kind"),
+            registry=self.registry,
+        )
+        self._validations = Counter(
+            "duckling_validations",
+            "Comparisons of source and copy, by result: equal, different, failed.",
+            ("database", "result"),
+            registry=self.registry,
+        )
+        self._validated_tables = Gauge(
+            "duckling_validation_tables",
+            "Tables of the last comparison, by result: equal, different.",
+            ("database", "result"),
+            registry=self.registry,
+        )
+        self._validated_at = Gauge(
+            "duckling_validation_timestamp_seconds",
+            "When source and copy were compared last, in seconds since 1970.",
             database,
             registry=self.registry,
         )
@@ -112,6 +152,12 @@ class Metrics:
         """The counters of one database."""
         return DatabaseMetrics(self, database)
 
+    def forget(self, database: str) -> None:
+        """The database is gone: its series end."""
+        for metric in vars(self).values():
+            if isinstance(metric, Counter | Gauge | Histogram) and "database" in metric._labelnames:
+                metric.remove_by_labels({"database": database})
+
     def request_running(self, route: str) -> AbstractContextManager[object]:
         """Counts a request while the block runs."""
         return self._requests_running.labels(route).track_inprogress()
@@ -137,8 +183,10 @@ class DatabaseMetrics:
         self._metrics = metrics
         self._database = database
         # The series exist from the start, so that a rate over the first event is right.
-        for operation in ("insert", "update", "delete", "copy"):
+        for operation in ("insert", "update", "delete", "copy", "poll"):
             metrics._rows.labels(database, operation)
+        for result in ("equal", "different", "failed"):
+            metrics._validations.labels(database, result)
         for counter in (metrics._transactions, metrics._reconnects):
             counter.labels(database)
         for histogram in (metrics._batch_seconds, metrics._batch_rows):
@@ -161,13 +209,41 @@ class DatabaseMetrics:
         """Rows of a table copy are written to its staging table."""
         self._metrics._rows.labels(self._database, "copy").inc(rows)
 
+    def rows_polled(self, rows: int) -> None:
+        """Rows that a watermark sync has read are committed to the copy."""
+        self._metrics._rows.labels(self._database, "poll").inc(rows)
+
     def zero_dates_met(self, table: str, count: int) -> None:
         """Values of `table` that were zero, partial or impossible dates are NULL in the copy."""
         self._metrics._zero_dates.labels(self._database, table).inc(count)
 
+    def rows_repaired(self, table: str, count: int) -> None:
+        """Rows of `table` were found to differ and are the source's now."""
+        self._metrics._repaired.labels(self._database, table).inc(count)
+
     def error_met(self, code: str) -> None:
         """An error of this code (see `DucklingError.code`)."""
         self._metrics._errors.labels(self._database, code).inc()
+
+    def sync_ended(self, kind: str, result: str, seconds: float) -> None:
+        """A run has ended: `kind` as `Run.kind`, `result` success, error or cancelled."""
+        self._metrics._syncs.labels(self._database, kind, result).observe(seconds)
+
+    def schema_changed(self, kind: str) -> None:
+        """A statement of the binary log was carried out; `kind` as `SchemaChange.kind`."""
+        self._metrics._schema_changes.labels(self._database, kind).inc()
+
+    def validated(self, *, equal: int, different: int, at: float) -> None:
+        """Source and copy were compared: tables that are equal, and those that differ; `at` is when."""
+        metrics, database = self._metrics, self._database
+        metrics._validations.labels(database, "different" if different else "equal").inc()
+        metrics._validated_tables.labels(database, "equal").set(equal)
+        metrics._validated_tables.labels(database, "different").set(different)
+        metrics._validated_at.labels(database).set(at)
+
+    def validation_failed(self) -> None:
+        """Source and copy could not be compared."""
+        self._metrics._validations.labels(self._database, "failed").inc()
 
     def reconnected(self) -> None:
         """The connection to the source is open again after a loss."""
@@ -197,15 +273,21 @@ class _StatusCollector(Collector):
         state = GaugeMetricFamily(
             "duckling_pipeline_state", "1 for the state the pipeline is in.", labels=["database", "state"]
         )
+        mode = GaugeMetricFamily(
+            "duckling_mode", "1 for the way by which changes come.", labels=["database", "mode"]
+        )
         tables = GaugeMetricFamily("duckling_tables", "Tables, by state.", labels=["database", "state"])
         for each in observed:
             status = each.status
             for word in PipelineState:
                 state.add_metric([status.id, word.value], float(status.state is word))
+            for way in _MODES:
+                mode.add_metric([status.id, way], float(status.mode == way))
             for table_word in TableState:
                 count = sum(table.state is table_word for table in status.tables)
                 tables.add_metric([status.id, table_word.value], count)
         yield state
+        yield mode
         yield tables
 
 
@@ -228,6 +310,13 @@ def _size(path: Path) -> float:
 
 def _wal(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
+
+
+def _free(path: Path) -> float | None:
+    try:
+        return float(shutil.disk_usage(path.parent).free)
+    except OSError:
+        return None
 
 
 _GAUGES: tuple[tuple[str, str, Callable[[Observed], float | None]], ...] = (
@@ -268,5 +357,20 @@ _GAUGES: tuple[tuple[str, str, Callable[[Observed], float | None]], ...] = (
         "duckling_replica_wal_bytes",
         "Size of the DuckDB file's write-ahead log.",
         lambda o: _size(_wal(o.replica_file)),
+    ),
+    (
+        "duckling_replica_disk_free_bytes",
+        "Free bytes of the file system that holds the DuckDB file.",
+        lambda o: _free(o.replica_file),
+    ),
+    (
+        "duckling_writer_busy_seconds",
+        "Seconds for which the writer has been at the same piece of work; 0 when idle.",
+        lambda o: o.status.writer_busy,
+    ),
+    (
+        "duckling_source_clock_offset_seconds",
+        "Seconds by which the source's clock is ahead of ours.",
+        lambda o: o.status.clock_offset,
     ),
 )

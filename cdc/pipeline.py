@@ -12,16 +12,18 @@ import structlog
 from cdc.config import Settings
 from cdc.engine import Engine
 from cdc.errors import ConflictError, DucklingError, NotFoundError, RunCancelledError, SourceUnavailableError
+from cdc.liveness import lifeless
 from cdc.metrics import DatabaseMetrics
 from cdc.replica import run_log, state, tables
 from cdc.replica.database import ReplicaDatabase
+from cdc.replica.watermarks import Watermark
 from cdc.replica.writer import Writer
 from cdc.runs import Run
 from cdc.source.connection import SourceEndpoint
+from cdc.source.log_findings import concerns_log
 from cdc.source.preflight import Finding, require
 from cdc.source_monitor import SourceMonitor
 from cdc.status import (
-    PipelineState,
     PipelineStatus,
     SyncLogEntry,
     SyncResult,
@@ -31,7 +33,8 @@ from cdc.status import (
 from cdc.status_report import pipeline_status
 from cdc.syncs import Syncs
 from cdc.types import TypeChoices
-from cdc.validate import validate
+from cdc.validation.details import TableDetails, table_details
+from cdc.validation.validations import ValidationRun, Validations
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +72,11 @@ class Pipeline:
         self._engine = Engine(database_id, settings, SourceEndpoint(settings), replica, writer, metrics)
         self._syncs = Syncs(self._engine, clock=clock)
         self._stream = self._syncs.stream
+        self._validations = Validations(
+            self._engine,
+            lambda: None if self._syncs.mode == "polling" else self._stream,
+            needs_copy=self._syncs.want_copies,
+        )
         self._monitor = SourceMonitor(self._engine, lambda: self._stream.applied)
         self._opened = False
         self._started = False
@@ -81,8 +89,9 @@ class Pipeline:
         try:
             self._open()
             _, _, findings = self._engine.inspect()
-            if self.settings.cdc_enabled:
-                require(findings)
+            self._syncs.fallback.learn(findings)
+            polling = self._syncs.mode == "polling"
+            require(finding for finding in findings if not (polling and concerns_log(finding)))
         except SourceUnavailableError as error:
             if self._engine.position() is None:
                 self._close()
@@ -133,10 +142,17 @@ class Pipeline:
     def _mark_unfinished(self, cursor: duckdb.DuckDBPyConnection) -> None:
         """Tables whose copy the last end of the service cut short, or that a setting has changed."""
         choices = TypeChoices.of(self.settings)
+        before = state.remember(cursor, "type_choices", repr(choices))
+        changed = before is not None and before != repr(choices)
         for record in state.load_tables(cursor).values():
             if record.state in (TableState.COPYING, TableState.CATCHING_UP):
                 mark = TableState.NEEDS_RESYNC if record.definition else TableState.PENDING
                 state.save_table(cursor, record.name, mark, reason="the service ended during its copy")
+            elif record.state is TableState.ERRORED and changed:
+                # What it could not hold may be allowed now; if not, it is set aside again.
+                mark = TableState.NEEDS_RESYNC if record.definition else TableState.PENDING
+                reason = "a setting changed what columns become"
+                state.save_table(cursor, record.name, mark, reason=reason)
             elif record.definition is not None and choices.applied_to(record.definition) != record.definition:
                 # The rows there are of another type, or were converted by another rule.
                 reason = "a setting changed what its columns become"
@@ -155,6 +171,7 @@ class Pipeline:
     def stop(self, timeout: float = 9.0) -> None:
         """Ends everything within `timeout` seconds: the batch in hand is committed, the file closed."""
         deadline = self._clock() + timeout
+        self._validations.stop()
         self._syncs.begin_stop()
         self._stream.stop(max(0.1, (deadline - self._clock()) * 0.6))
         self._engine.endpoint.close()
@@ -162,8 +179,11 @@ class Pipeline:
         if self._started:
             # A sync that is cut short drops its staging tables through the writer, so it ends first.
             self._syncs.join((deadline - self._clock()) * 0.5)
+            # A copy that ended in spite of all has started it again.
+            self._stream.stop(max(0.1, (deadline - self._clock()) * 0.5))
             ended = self._engine.writer.stop(max(0.1, deadline - self._clock()))
             self._syncs.join(deadline - self._clock())
+            self._syncs.fallback.close()
             if not ended:
                 log.error("pipeline.stop_timed_out", database=self.id, seconds=timeout)
         self._engine.replica.close()
@@ -187,8 +207,9 @@ class Pipeline:
         """Copies every table. Raises ConflictError while another sync runs."""
         return self._syncs.ask(Run("full"))
 
-    def start_table_sync(self, table: str, mode: Literal["full"] | None = None) -> Run:  # noqa: ARG002
-        """Copies one table again. Raises ConflictError, and NotFoundError for a table that is nowhere."""
+    def start_table_sync(self, table: str, mode: Literal["full"] | None = None) -> Run:
+        """A watermark sync of one table, where it has a watermark and no stream runs; else, and with mode
+        "full", a fresh copy. Raises ConflictError, and NotFoundError for a table that is nowhere."""
         key = self._engine.names.key
         known = self._engine.replica.read(state.load_tables)
         if key(table) not in {key(name) for name in known} | {
@@ -197,7 +218,13 @@ class Pipeline:
             raise NotFoundError(
                 f"there is no table {table!r}", hint="see GET /tables", code="TABLE_NOT_FOUND"
             )
-        if not self._stream.running and self._engine.position() is not None:
+        if self._syncs.mode != "cdc" and mode is None:
+            marks = self._syncs.fallback.watermarks()
+            marked = next((name for name in marks if key(name) == key(table)), None)
+            if marked is not None:
+                return self._syncs.ask(Run("incremental", (marked,)))
+        stands = not self._stream.running and self._engine.position() is not None
+        if stands and self._syncs.mode != "polling":
             raise ConflictError(
                 "a single table can't be copied while the stream stands still: it could not join",
                 hint="POST /cdc/start first, or POST /sync/full",
@@ -215,7 +242,7 @@ class Pipeline:
 
     def run(self, run_id: str) -> Run:
         """A run by its id; one of an earlier process is restored from the log. Raises NotFoundError."""
-        run = self._syncs.run(run_id)
+        run = self._syncs.run(run_id) or self._validations.run(run_id)
         if run is not None:
             return run
         found = self._engine.replica.read(lambda cursor: run_log.find(cursor, run_id))
@@ -236,10 +263,21 @@ class Pipeline:
 
     # What there is -----------------------------------------------------------------------------------
 
+    def start_validation(
+        self, mode: Literal["count", "checksum"], table: str | None = None, *, repair: bool = False
+    ) -> ValidationRun:
+        """Compares with the source, see `cdc.validation`. Raises ConflictError, NotPossibleError."""
+        if self._syncs.mode != "polling":
+            self.wait_streaming(self.settings.connect_timeout)
+        return self._validations.start(mode, table, repair=repair)
+
+    def table_details(self, table: str, *, skip_source_count: bool = False) -> TableDetails:
+        """See `cdc.validation.details`."""
+        return table_details(self._engine, table, skip_source_count=skip_source_count)
+
     def validate(self, mode: Literal["count", "checksum"], table: str | None = None) -> ValidationReport:
-        """See `cdc.validate.validate`."""
-        self.wait_streaming(self.settings.connect_timeout)
-        return validate(self._engine, self._stream, mode, table)
+        """As `start_validation`, and waits for what is found."""
+        return self.start_validation(mode, table).report()
 
     def clear(self) -> int:
         """Stops the stream, drops every replicated table and all state; returns how many tables went.
@@ -261,8 +299,7 @@ class Pipeline:
             return len(known)
 
         dropped = self._engine.writer.submit(job).result()
-        self._stream.tables = {}
-        self._stream.state = PipelineState.STOPPED
+        self._stream.forget()
         log.info("replica.cleared", database=self.id, tables=dropped)
         return dropped
 
@@ -279,9 +316,15 @@ class Pipeline:
         """What the latest runs did, newest first."""
         return self._engine.replica.read(lambda cursor: run_log.read_log(cursor, limit))
 
-    def watermarks(self) -> list[dict[str, Any]]:
-        """Watermarks of tables that are synced by timestamp; none while the stream serves them."""
-        return []
+    def watermarks(self) -> list[Watermark]:
+        """How far each table is that is kept by watermark syncs; none while the stream serves them."""
+        if self._syncs.mode == "cdc":
+            return []
+        return sorted(self._syncs.fallback.watermarks().values(), key=lambda each: each.table)
+
+    def lifeless(self) -> str | None:
+        """See `cdc.liveness.lifeless`; a pipeline that was not started lives."""
+        return lifeless(self._engine, self._syncs, self._monitor) if self._started else None
 
     def status(self) -> PipelineStatus:
         """How things stand now."""

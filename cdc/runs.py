@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Literal
@@ -10,7 +11,7 @@ from typing import Literal
 from cdc.errors import DucklingError, RunCancelledError, StoppedError
 from cdc.status import SyncResult, TableProgress
 
-RunKind = Literal["full", "table", "incremental"]
+RunKind = Literal["full", "table", "incremental", "validation"]
 
 
 class Run:
@@ -18,6 +19,7 @@ class Run:
 
     def __init__(self, kind: RunKind, tables: tuple[str, ...] = (), *, automatic: bool = False) -> None:
         self.id = uuid.uuid4().hex[:12]
+        self.started = time.monotonic()
         self.kind: RunKind = kind
         self.tables = tables
         """Names of the tables wanted; empty for all."""
@@ -48,7 +50,7 @@ class Run:
         if not self._done.wait(timeout):
             raise TimeoutError
         if self._error is not None:
-            raise self._error
+            raise self._error.with_traceback(None)  # else each caller's frames stay with it
         assert self._result is not None
         return self._result
 

@@ -1,4 +1,4 @@
-"""Where the source's binary log ends, asked every few seconds: the other end of the lag."""
+"""Where the source's binary log ends, and its clock, asked every few seconds: the other end of the lag."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import structlog
 
 from cdc.engine import Engine
 from cdc.errors import DucklingError
-from cdc.position import Position, file_number
+from cdc.position import Position
 from cdc.source.server import ServerFacts, binlog_end, server_facts
 from cdc.source.translation import translate
 
@@ -20,18 +20,32 @@ log = structlog.get_logger(__name__)
 
 
 class SourceMonitor:
-    """Watches the source in a thread of its own; `end` and `lag_bytes` are None while it can't be reached.
+    """Watches the source in a thread of its own, and tells `engine.lag`.
 
-    `applied` gives the last committed boundary.
+    `end` and `lag_bytes` are None while the source can't be reached. `covered` gives a place of which the
+    copy has everything before it, the last committed boundary for example.
     """
 
-    def __init__(self, engine: Engine, applied: Callable[[], Position | None]) -> None:
+    def __init__(self, engine: Engine, covered: Callable[[], Position | None]) -> None:
         self._engine = engine
-        self._applied = applied
+        self._covered = covered
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"monitor-{engine.id}", daemon=True)
-        self.end: Position | None = None
-        self.lag_bytes: int | None = None
+
+    @property
+    def end(self) -> Position | None:
+        """Where the source's log ended when last asked."""
+        return self._engine.lag.end
+
+    @property
+    def lag_bytes(self) -> int | None:
+        """See `cdc.lag.Lag.bytes`."""
+        return self._engine.lag.bytes()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def start(self) -> None:
         """Starts the thread."""
@@ -40,6 +54,7 @@ class SourceMonitor:
     def stop(self, timeout: float) -> None:
         """Ends the thread. The endpoint must be closed first, or it may wait for the source."""
         self._stop.set()
+        self._engine.lag.look_now.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
 
@@ -50,16 +65,27 @@ class SourceMonitor:
             except DucklingError as error:
                 # The stream meets the same trouble and reports it; here the figures are unknown for a while.
                 log.debug("monitor.no_source", database=self._engine.id, code=error.code)
-            self.end = self.lag_bytes = None
-            self._stop.wait(self._engine.settings.position_interval)
+            except Exception:
+                log.exception("monitor.unexpected", database=self._engine.id)
+            self._engine.lag.source_lost()
+            self._pause()
+
+    def _pause(self) -> None:
+        """Until the next look is due, or wanted."""
+        look_now = self._engine.lag.look_now
+        look_now.wait(self._engine.settings.position_interval)
+        if not self._stop.is_set():  # what ends the pause for good stays set
+            look_now.clear()
 
     def _watch(self) -> None:
-        connection: Any = self._engine.endpoint.connect(purpose="monitoring")
+        # A source that hangs must not be taken for one that has nothing new.
+        limit = self._engine.settings.connect_timeout
+        connection: Any = self._engine.endpoint.connect(purpose="monitoring", read_timeout=limit)
         try:
             facts = server_facts(connection)
             while not self._stop.is_set():
                 self._look(connection, facts)
-                self._stop.wait(self._engine.settings.position_interval)
+                self._pause()
         except pymysql.MySQLError as error:
             raise translate(error, doing="asking where the binary log ends") from error
         finally:
@@ -67,24 +93,20 @@ class SourceMonitor:
                 connection.close()
 
     def _look(self, connection: Any, facts: ServerFacts) -> None:
+        lag = self._engine.lag
+        sent = lag.clock()
+        with connection.cursor() as cursor:
+            # SYSDATE() can't be set by a session, unlike NOW(); the session's time zone is UTC.
+            cursor.execute("SELECT UNIX_TIMESTAMP(SYSDATE(6))")
+            source_clock = float(cursor.fetchone()[0])
+        lag.clocks_compared(source_clock, sent, lag.clock())
+        covered = lag.place() or self._covered()
+        asked_at = lag.clock()
         file, offset, gtid = binlog_end(connection, facts)
         end = Position(facts.flavor, facts.server_uuid, file, offset, gtid)
-        applied = self._applied()
-        lag = None
-        if applied is not None and applied.server == end.server:
-            lag = _bytes_between(connection, applied, end)
-        self.end, self.lag_bytes = end, lag
-
-
-def _bytes_between(connection: Any, applied: Position, end: Position) -> int | None:
-    """Bytes of binary log from `applied` to `end`; None where a file between them is gone."""
-    if applied.file == end.file:
-        return max(0, end.offset - applied.offset)
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW BINARY LOGS")
-        sizes = {row[0]: int(row[1]) for row in cursor.fetchall()}
-    if applied.file not in sizes:
-        return None
-    first, last = file_number(applied.file), file_number(end.file)
-    between = sum(size for name, size in sizes.items() if first <= file_number(name) < last)
-    return max(0, between - applied.offset + end.offset)
+        sizes: dict[str, int] = {}
+        if covered is not None and covered.file != file:
+            with connection.cursor() as cursor:
+                cursor.execute("SHOW BINARY LOGS")
+                sizes = {str(row[0]): int(row[1]) for row in cursor.fetchall()}
+        lag.source_seen(end, asked_at, covered=covered, sizes=sizes)

@@ -19,6 +19,8 @@ class TableState(StrEnum):
     """The staging table follows the binary log from the snapshot on, until it meets the stream."""
     STREAMING = "streaming"
     """The table is live: every transaction is applied together with the position."""
+    POLLING = "polling"
+    """The table is live without a stream: watermark syncs bring what is newer."""
     ERRORED = "errored"
     """A row or a schema can't be applied; the table keeps its last good state. `reason` says why."""
     NEEDS_RESYNC = "needs_resync"
@@ -28,12 +30,21 @@ class TableState(StrEnum):
 MOVES: dict[TableState, frozenset[TableState]] = {
     TableState.PENDING: frozenset({TableState.COPYING, TableState.ERRORED}),
     TableState.COPYING: frozenset(
-        {TableState.CATCHING_UP, TableState.PENDING, TableState.ERRORED, TableState.NEEDS_RESYNC}
+        {
+            TableState.CATCHING_UP,
+            TableState.POLLING,
+            TableState.PENDING,
+            TableState.ERRORED,
+            TableState.NEEDS_RESYNC,
+        }
     ),
     TableState.CATCHING_UP: frozenset(
         {TableState.STREAMING, TableState.PENDING, TableState.ERRORED, TableState.NEEDS_RESYNC}
     ),
-    TableState.STREAMING: frozenset({TableState.COPYING, TableState.ERRORED, TableState.NEEDS_RESYNC}),
+    TableState.STREAMING: frozenset(
+        {TableState.COPYING, TableState.POLLING, TableState.ERRORED, TableState.NEEDS_RESYNC}
+    ),
+    TableState.POLLING: frozenset({TableState.COPYING, TableState.ERRORED, TableState.NEEDS_RESYNC}),
     TableState.ERRORED: frozenset({TableState.COPYING, TableState.NEEDS_RESYNC}),
     TableState.NEEDS_RESYNC: frozenset({TableState.COPYING, TableState.ERRORED}),
 }
@@ -47,6 +58,8 @@ class PipelineState(StrEnum):
     COPYING = "copying"
     """The first copy is under way; there is nothing to stream into yet."""
     STREAMING = "streaming"
+    POLLING = "polling"
+    """The binary log is not followed: watermark syncs bring what is newer, on a schedule."""
     RETRYING = "retrying"
     """The source can't be reached or refuses; tried again with growing pauses."""
     NEEDS_RESYNC = "needs_resync"
@@ -86,10 +99,16 @@ class PipelineStatus:
     mode: Literal["cdc", "polling", "none"]
     running: bool
     enabled: bool
+    mode_reason: str | None = None
+    """Why the copy is polled, where it is."""
     connected_at: datetime | None = None
     last_event_at: datetime | None = None
     lag_seconds: float | None = None
     lag_bytes: int | None = None
+    clock_offset: float | None = None
+    """Seconds by which the source's clock is ahead of ours; None while unknown."""
+    writer_busy: float = 0.0
+    """Seconds for which the writer has been at the same piece of work."""
     events: int = 0
     inserts: int = 0
     updates: int = 0
@@ -106,7 +125,7 @@ class PipelineStatus:
     tables: tuple[TableStatus, ...] = ()
 
 
-SyncType = Literal["snapshot", "micro-batch", "append"]
+SyncType = Literal["snapshot", "micro-batch", "append", "repair"]
 
 
 @dataclass(slots=True)
@@ -115,7 +134,7 @@ class TableProgress:
 
     table: str
     state: str = "waiting"
-    """waiting, copying, catching_up, done, error or cancelled."""
+    """waiting, copying, catching_up, comparing, done, error or cancelled."""
     rows: int = 0
     estimated_rows: int = 0
     seconds: float = 0.0
@@ -133,6 +152,10 @@ class TableResult:
     status: Literal["success", "error"]
     sync_type: SyncType
     error: str | None = None
+    deletes_seen: bool = True
+    """Whether rows that are gone at the source are gone here too; a watermark sync can't see them."""
+    updates_seen: bool = True
+    """Whether changed rows are here too, not new ones alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +176,16 @@ class SyncResult:
         """Rows in all."""
         return sum(table.records for table in self.tables) if self.records is None else self.records
 
+    @property
+    def deletes_seen(self) -> bool:
+        """Whether the run saw the rows that are gone from any of its tables."""
+        return all(table.deletes_seen for table in self.tables)
+
+    @property
+    def new_rows_only(self) -> tuple[str, ...]:
+        """Tables of which it saw new rows, but no changed ones."""
+        return tuple(table.table for table in self.tables if not table.updates_seen)
+
 
 @dataclass(frozen=True, slots=True)
 class SyncLogEntry:
@@ -168,25 +201,58 @@ class SyncLogEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class RowDifference:
+    """A row that the copy lacks, has in excess or has otherwise.
+
+    `key` is that of the row, column by column, as text; empty in a table without one.
+    """
+
+    kind: Literal["missing", "extra", "changed"]
+    key: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TableRepair:
+    """What a repair did: rows written and removed at one boundary, or the whole table asked to be copied."""
+
+    rows: int = 0
+    copied_again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TableComparison:
-    """Source and copy of one table at one position; `differences` are sample keys, where asked for."""
+    """Source and copy of one table at one position.
+
+    A comparison of contents also tells how many rows differ, at least those where `complete` is false, and
+    the first of them. `error` says why the table could not be compared: then it does not match.
+    """
 
     table: str
     source_rows: int | None
     replica_rows: int | None
     matches: bool
-    differences: tuple[str, ...] = ()
+    missing: int | None = None
+    extra: int | None = None
+    changed: int | None = None
+    complete: bool = True
+    differences: tuple[RowDifference, ...] = ()
+    repair: TableRepair | None = None
     error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ValidationReport:
-    """Source and copy compared at ONE position, both of them possibly being written to meanwhile."""
+    """Source and copy compared, both of them possibly being written to meanwhile.
+
+    `position` is the ONE place that both were read at. Without a stream there is none (`at_one_position` is
+    false): then a row that was written while both were looked at counts as a difference.
+    """
 
     mode: Literal["count", "checksum"]
     position: PositionStatus
     results: tuple[TableComparison, ...] = field(default=())
     duration_ms: int = 0
+    at_one_position: bool = True
 
     @property
     def equal(self) -> bool:

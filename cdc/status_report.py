@@ -8,7 +8,6 @@ import duckdb
 
 from cdc.engine import Engine
 from cdc.replica import state
-from cdc.schema import quote_duckdb
 from cdc.source_monitor import SourceMonitor
 from cdc.status import (
     PipelineState,
@@ -28,18 +27,21 @@ def pipeline_status(
     stream = syncs.stream
     counts = stream.counts()
     error = stream.last_error if stream.state is not PipelineState.STREAMING else syncs.last_error
-    error = error or syncs.last_error
+    error = error or syncs.last_error or engine.writer.checkpoint_error
     position = stream.applied or (engine.position() if opened else None)
     return PipelineStatus(
         id=engine.id,
         state=_state(engine, syncs) if started or syncs.stopping else PipelineState.STOPPED,
-        mode="cdc" if engine.settings.cdc_enabled else "none",
+        mode=syncs.mode,
+        mode_reason=syncs.mode_reason,
         running=stream.reader is not None,
-        enabled=syncs.stream_wanted,
+        enabled=syncs.mode != "none",
         connected_at=stream.connected_at,
         last_event_at=_moment(counts.last_event),
-        lag_seconds=stream.lag_seconds(),
+        lag_seconds=syncs.fallback.schedule.age() if syncs.mode == "polling" else stream.lag_seconds(),
         lag_bytes=monitor.lag_bytes,
+        clock_offset=engine.lag.clock_offset,
+        writer_busy=engine.writer.busy_seconds,
         events=counts.events,
         inserts=counts.inserts,
         updates=counts.updates,
@@ -64,8 +66,12 @@ def _state(engine: Engine, syncs: Syncs) -> PipelineState:
         return PipelineState.FAILED
     if syncs.stream.running:
         return syncs.stream.state
+    if syncs.mode == "polling" and syncs.fallback.schedule.age() is not None:
+        return PipelineState.RETRYING if syncs.retrying else PipelineState.POLLING
     if syncs.copying is not None:
         return PipelineState.COPYING
+    if syncs.mode == "polling":
+        return PipelineState.RETRYING if syncs.retrying else PipelineState.POLLING
     if syncs.retrying and syncs.stream_wanted:
         return PipelineState.RETRYING
     return syncs.stream.state
@@ -76,15 +82,20 @@ def _table_statuses(engine: Engine, syncs: Syncs) -> tuple[TableStatus, ...]:
     progress = {p.table: p for p in copying.progress()} if copying else {}
 
     def read(cursor: duckdb.DuckDBPyConnection) -> tuple[TableStatus, ...]:
-        statuses = []
-        for record in state.load_tables(cursor).values():
-            rows = None
-            if record.definition is not None:
-                found = cursor.execute(f"SELECT count(*) FROM {quote_duckdb(record.name)}").fetchall()
-                rows = int(found[0][0])
-            mark = _live_state(record.state, progress.get(record.name))
-            statuses.append(TableStatus(record.name, mark, rows, record.reason, record.hint))
-        return tuple(statuses)
+        records = state.load_tables(cursor)
+        rows = engine.row_counts.read(
+            cursor, [record.name for record in records.values() if record.definition is not None]
+        )
+        return tuple(
+            TableStatus(
+                record.name,
+                _live_state(record.state, progress.get(record.name)),
+                rows.get(record.name),
+                record.reason,
+                record.hint,
+            )
+            for record in records.values()
+        )
 
     return engine.replica.read(read)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 
+import duckdb
 import structlog
 
 from cdc.backoff import Backoff
+from cdc.cascades import CascadesKeptInStep, settle, source_cascades
 from cdc.engine import Engine
 from cdc.errors import (
     ConflictError,
@@ -21,16 +23,21 @@ from cdc.errors import (
     SourceMismatchError,
     StoppedError,
 )
+from cdc.lag import Progress
 from cdc.position import Position
-from cdc.replica import state
+from cdc.replica import prepared, state
 from cdc.replica.writer import BatchTarget
 from cdc.schema import Table
 from cdc.schema_changes import SchemaChanges
 from cdc.source.batcher import Batcher
 from cdc.source.binlog import BinlogDump
+from cdc.source.cascades import Cascades
 from cdc.source.ddl import SchemaChange
-from cdc.source.server import collation_names, server_facts
-from cdc.source.stream import BinlogReader, Meeting, StreamCounts
+from cdc.source.logged_statements import reach
+from cdc.source.meetings import Meeting
+from cdc.source.row_events import StreamCounts
+from cdc.source.server import collation_names, has_transactions, server_facts
+from cdc.source.stream import BinlogReader
 from cdc.status import PipelineState, TableState
 
 log = structlog.get_logger(__name__)
@@ -45,6 +52,7 @@ def open_reader(
     *,
     server_id: int,
     purpose: str,
+    cascades: Cascades,
 ) -> tuple[BinlogReader, BinlogDump]:
     """A reader from `position` that feeds `target` with the rows of `tables` (by the key of their name).
 
@@ -64,6 +72,11 @@ def open_reader(
                 hint="point to the old server, or copy again: POST /sync/full",
             )
         if facts.server_uuid != position.server:
+            if facts.flavor == "mysql" and not has_transactions(connection, position.gtid):
+                raise SourceMismatchError(
+                    "the source is another server now, and it lacks transactions that the copy has",
+                    hint="when it has caught up: POST /cdc/start; if it never will: POST /sync/full",
+                )
             position = Position(
                 position.flavor, facts.server_uuid, position.file, 4, position.gtid, position.timestamp
             )
@@ -94,10 +107,26 @@ def open_reader(
         collations=collations,
         on_schema_change=schema_changes,
         position_interval=settings.position_interval,
+        wall_clock=engine.lag.clock,
+        cascades=cascades,
+        reach=lambda words: _reach(engine, words),
+        load_prepared=lambda xid: _prepared_parts(engine, target, xid),
     )
     target.on_error, target.on_idle = reader.fail, dump.wake
     engine.writer.attach(target)
     return reader, dump
+
+
+def _reach(engine: Engine, words: frozenset[str]) -> Iterable[str] | None:
+    """Tables that a logged statement with these words may have changed; None for any."""
+    with closing(engine.endpoint.connect(purpose="looking for what a logged statement may change")) as connection:
+        return reach(connection, engine.endpoint.database, words, engine.names)
+
+
+def _prepared_parts(engine: Engine, target: BatchTarget, xid: str) -> Iterator[bytes] | None:
+    """A prepared XA transaction out of the bookkeeping, once all that was delivered is in it."""
+    engine.writer.submit(lambda _: None).result()
+    return prepared.load(engine.replica, target.owner, xid)
 
 
 class StreamLoop:
@@ -112,11 +141,9 @@ class StreamLoop:
         engine: Engine,
         *,
         needs_copy: Callable[[list[str]], None],
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._engine = engine
         self._needs_copy = needs_copy
-        self._wall_clock = wall_clock
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
@@ -130,6 +157,7 @@ class StreamLoop:
         self.last_error: DucklingError | None = None
         self.errors = 0
         self.reconnects = 0
+        engine.lag.follow(self.progress, silence=2 * engine.settings.heartbeat_seconds)
 
     # For other threads -------------------------------------------------------------------------------
 
@@ -199,18 +227,23 @@ class StreamLoop:
         return total
 
     def lag_seconds(self) -> float | None:
-        """Seconds between the source's clock now and the last applied commit; 0 when all is applied."""
+        """See `cdc.lag.Lag.seconds`."""
+        return self._engine.lag.seconds()
+
+    def progress(self) -> Progress:
+        """Where the stream stands now; from any thread."""
         reader, target = self._reader, self._target
-        if reader is not None and target is not None:
-            caught_up = reader.drained and self._engine.writer.hungry()
-            heard = reader.counts.last_event
-            silence = self._engine.settings.heartbeat_seconds * 2
-            if caught_up and heard is not None and self._wall_clock() - heard <= silence:
-                return 0.0
         applied = target.applied if target is not None else None
-        if applied is None or applied.timestamp is None:
-            return None
-        return max(0.0, self._wall_clock() - applied.timestamp)
+        if applied is None:
+            return Progress()
+        if reader is None:
+            return Progress(applied, applied.timestamp)
+        # In this order: what is read between the lines is not taken for settled.
+        heard, place = reader.counts.last_event, reader.place
+        connected = self.connected_at.timestamp() if self.connected_at else None
+        if reader.settled(applied):
+            return Progress(place, place.timestamp, heard, connected)
+        return Progress(applied, applied.timestamp, None, connected, pending=True)
 
     # The thread --------------------------------------------------------------------------------------
 
@@ -239,10 +272,22 @@ class StreamLoop:
         if not self.running:
             self.state = PipelineState.STOPPED
 
+    def forget(self) -> None:
+        """The copy was cleared: there is no place in it any more. The stream must be stopped."""
+        self.tables = {}
+        self._target = None
+        self.state = PipelineState.STOPPED
+        self._engine.lag.forget()
+
     def _stream(self, backoff: Backoff) -> None:
         engine = self._engine
         engine.ensure_learned()
-        position, self.tables = engine.writer.submit(self._committed).result()
+        cascades = Cascades(source_cascades(engine))
+        position, self.tables, left = engine.writer.submit(
+            lambda cursor: self._committed(cursor, cascades)
+        ).result()
+        if left:
+            self._needs_copy(left)
         if position is None:
             raise PositionLostError("there is no copy yet", hint="copy first: POST /sync/full")
         target = BatchTarget(
@@ -251,9 +296,18 @@ class StreamLoop:
         )
         target.applied = position
         self._target = target
-        changes = SchemaChanges(engine, target, self._needs_copy)
+        changes = CascadesKeptInStep(
+            engine, cascades, self.tables, SchemaChanges(engine, target, self._needs_copy), self._needs_copy
+        )
         reader, dump = open_reader(
-            engine, position, target, self.tables, changes, server_id=engine.server_id, purpose="streaming"
+            engine,
+            position,
+            target,
+            self.tables,
+            changes,
+            server_id=engine.server_id,
+            purpose="streaming",
+            cascades=cascades,
         )
         with self._lock:
             self._reader = reader
@@ -263,12 +317,14 @@ class StreamLoop:
         if self.last_error is not None:
             self.reconnects += 1
             engine.metrics.reconnected()
-        self.connected_at = datetime.now(UTC)
+        self.connected_at = datetime.fromtimestamp(engine.lag.clock(), UTC)
+        engine.lag.look_now.set()
         self.state = PipelineState.STREAMING
         log.info("stream.connected", database=engine.id, position=str(position))
         try:
             reader.run()
         except DucklingError as error:
+            engine.lag.observe()
             engine.writer.discard(target, error)
             raise
         finally:
@@ -281,15 +337,18 @@ class StreamLoop:
                 backoff.reset()
             self._keep_counts(reader.counts)
 
-    def _committed(self, cursor: object) -> tuple[Position | None, dict[str, Table]]:
-        """Position and streaming tables as the file has them, behind all that was delivered before."""
-        position = state.load_position(cursor, self._engine.id)  # type: ignore[arg-type]
-        records = state.load_tables(cursor)  # type: ignore[arg-type]
-        return position, {
+    def _committed(
+        self, cursor: duckdb.DuckDBPyConnection, cascades: Cascades
+    ) -> tuple[Position | None, dict[str, Table], list[str]]:
+        """Position and streaming tables as the file has them, behind all that was delivered before; and the
+        tables that must be copied again, since their foreign keys can't be followed from there."""
+        position = state.load_position(cursor, self._engine.id)
+        live = {
             self._engine.names.key(record.name): record.definition
-            for record in records.values()
+            for record in state.load_tables(cursor).values()
             if record.state is TableState.STREAMING and record.definition is not None
         }
+        return position, live, settle(cursor, self._engine, cascades, live)
 
     def _survives(self, error: DucklingError) -> bool:
         """Takes note of `error`; False where the stream must wait for a human."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,10 +43,11 @@ class Replica:
         assert self._pipeline is not None
         return self._pipeline
 
-    def start(self, *, live: bool = True) -> Replica:
-        """Starts it and, with `live`, returns when every table streams."""
+    def start(self, *, live: bool = True, prepare: Callable[[Pipeline], object] = lambda _: None) -> Replica:
+        """Starts it, after `prepare` had the pipeline, and with `live` returns when every table streams."""
         settings = Settings(**self._settings)
         self._pipeline = Pipeline(DEFAULT, settings, Metrics().for_database(DEFAULT))
+        prepare(self._pipeline)
         self.pipeline.check_start()
         self.pipeline.start()
         if live:

@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS _duckling.sync_log (
 _KEPT = 10_000
 """Rows kept of each of both tables."""
 
-SYNC_TYPES = {"full": "snapshot", "table": "snapshot", "incremental": "micro-batch"}
+SYNC_TYPES = {"full": "snapshot", "table": "snapshot", "incremental": "micro-batch", "validation": "repair"}
 """How the log calls what a run of each kind does, where no table's result says it better."""
 
 

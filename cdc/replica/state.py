@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 import duckdb
 
-from cdc.errors import ReplicaFileError, SourceMismatchError
+from cdc.errors import BinlogError, ReplicaFileError, SourceMismatchError
 from cdc.position import Flavor, Position
-from cdc.replica import run_log
+from cdc.replica import prepared, run_log, schema_history, watermarks
 from cdc.schema import Table
 from cdc.status import TableState
 
@@ -29,9 +29,6 @@ CREATE TABLE IF NOT EXISTS _duckling.cdc_binlog_position (
 CREATE TABLE IF NOT EXISTS _duckling.table_states (
     table_name VARCHAR PRIMARY KEY, state VARCHAR, reason VARCHAR, hint VARCHAR,
     definition VARCHAR, updated_at TIMESTAMP);
-CREATE TABLE IF NOT EXISTS _duckling.appender_watermarks (
-    table_name VARCHAR PRIMARY KEY, last_processed_id VARCHAR, last_processed_timestamp VARCHAR,
-    timestamp_column VARCHAR, primary_key_column VARCHAR, updated_at TIMESTAMP);
 """
 
 
@@ -54,10 +51,27 @@ def prepare(cursor: duckdb.DuckDBPyConnection, database_id: str, source: str) ->
     """Makes the bookkeeping where it is missing; checks that the file is this database's copy.
 
     `source` names host-independent what is copied: the schema's name. Raises ReplicaFileError for a file
-    of a later format, SourceMismatchError for the copy of another schema.
+    of a later format or with damaged bookkeeping, SourceMismatchError for the copy of another schema.
     """
+    try:
+        _prepare(cursor, database_id, source)
+        position = load_position(cursor, database_id)
+        if position is not None:
+            position.gtid_state()
+        load_tables(cursor)
+    except (KeyError, TypeError, ValueError, BinlogError, duckdb.Error) as error:
+        raise ReplicaFileError(
+            f"the bookkeeping in the file is damaged ({error.__class__.__name__})",
+            hint="restore the file from a backup, or set DUCKDB_PATH to a new one: everything is copied again",
+        ) from error
+
+
+def _prepare(cursor: duckdb.DuckDBPyConnection, database_id: str, source: str) -> None:
     cursor.execute(_CREATE)
     cursor.execute(run_log.CREATE)
+    cursor.execute(schema_history.CREATE)
+    cursor.execute(watermarks.CREATE)
+    cursor.execute(prepared.CREATE)
     known = dict(cursor.execute("SELECT name, value FROM _duckling.meta").fetchall())
     if not known:
         cursor.execute(
@@ -75,6 +89,16 @@ def prepare(cursor: duckdb.DuckDBPyConnection, database_id: str, source: str) ->
             f"the file is a copy of database {known['source']!r}, not of {source!r}",
             hint="set DUCKDB_PATH to a file of its own for each database",
         )
+
+
+def remember(cursor: duckdb.DuckDBPyConnection, name: str, value: str) -> str | None:
+    """Keeps `value` under `name`; returns what was kept before, None where nothing was."""
+    before = cursor.execute("SELECT value FROM _duckling.meta WHERE name = ?", [name]).fetchall()
+    cursor.execute(
+        "INSERT INTO _duckling.meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+        [name, value],
+    )
+    return str(before[0][0]) if before else None
 
 
 def load_position(cursor: duckdb.DuckDBPyConnection, database_id: str) -> Position | None:
@@ -157,3 +181,4 @@ def save_table(
 def forget_table(cursor: duckdb.DuckDBPyConnection, name: str) -> None:
     """The table is gone."""
     cursor.execute("DELETE FROM _duckling.table_states WHERE table_name = ?", [name])
+    watermarks.forget_watermark(cursor, name)

@@ -7,9 +7,11 @@ import json
 import logging
 from collections.abc import Iterator
 
+import duckdb
 import pytest
 import structlog
 
+from cdc.errors import RowRefusedError
 from cdc.logs import configure_logs, mask
 
 
@@ -66,6 +68,27 @@ def test_no_secret_reaches_the_log(stream: io.StringIO) -> None:
     assert len(records(stream)) == 3
     assert "hush" not in stream.getvalue()
     assert "RuntimeError" in str(records(stream)[2]["exception"])
+
+
+def test_of_a_librarys_exception_the_log_has_the_place_and_not_the_text(stream: io.StringIO) -> None:
+    configure_logs(stream=stream)
+    log = structlog.get_logger()
+    try:
+        try:
+            duckdb.execute(
+                "SELECT CAST(? AS INTEGER)", [" ".join(("a", "value", "of", "a", "row"))]
+            ).fetchall()
+        except duckdb.Error as error:
+            raise RowRefusedError("table t refused a row", table="t") from error
+    except RowRefusedError as error:
+        log.exception("failed")
+        log.error("failed", exc_info=error.__cause__)
+    assert "a value of a row" not in stream.getvalue()
+    first, second = records(stream)
+    assert "duckdb.ConversionException" in str(first["exception"])
+    assert "RowRefusedError: table t refused a row" in str(first["exception"])
+    assert "test_logs.py" in str(first["exception"])
+    assert "duckdb.ConversionException" in str(second["exception"])
 
 
 def test_text_is_for_people(stream: io.StringIO) -> None:

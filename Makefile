@@ -5,6 +5,7 @@ DEMO_MYSQL ?=
 TESTS ?= tests
 WORKERS ?= 2
 BENCH ?=
+SOAK_MINUTES ?= 60
 
 # The command reads both from its environment, so that no password is in a list of processes.
 export DEMO_SECONDS
@@ -16,11 +17,13 @@ endif
 
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint bench bench-quick clean
+.PHONY: help setup demo test lint bench bench-quick test-faults soak clean
 
 help:
 	@echo "make demo    a real MySQL, a live load, a live comparison (DEMO_SECONDS=20, DEMO_MYSQL=mysql://…)"
 	@echo "make test    all tests, on MySQL and MariaDB (TESTS=tests/unit for a part)"
+	@echo "make test-faults  what goes wrong, a line a case (FAULTS=all for the long ones in full)"
+	@echo "make soak    load, schema changes, kills, cuts, comparisons (SOAK_MINUTES=60)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make bench   the figures of speed and their peers, into docs/benchmarks.md"
 	@echo "make bench-quick  the same, small: does the harness work?"
@@ -34,6 +37,12 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(TESTS)
+
+test-faults: setup
+	FAULTS='$(FAULTS)' $(BIN)/python -m pytest -v tests/faults
+
+soak: setup
+	SOAK_MINUTES='$(SOAK_MINUTES)' $(BIN)/python -m tests.soak
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,3 +50,12 @@ def remains(service: Service, folder: Path) -> Iterator[duckdb.DuckDBPyConnectio
             shutil.copyfile(name, folder / name.name)
     with duckdb.connect(str(folder / service.duckdb_path.name)) as copy:
         yield copy
+
+
+EVERYTHING = os.environ.get("FAULTS") == "all"
+"""Whether the long cases run in full; otherwise a sample of each does."""
+
+
+def sample(everything: int, some: int) -> int:
+    """A number of rounds, rows or seconds: all of them with FAULTS=all."""
+    return everything if EVERYTHING else some

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from cdc.errors import ConflictError, DucklingError, NotFoundError, RunCancelledError
+from cdc.errors import ConflictError, DucklingError, NotFoundError, RunCancelledError, StoppedError
 from cdc.sandbox.databases import Database, session
 from cdc.sandbox.service import Service
 from tests.replica import Replica, staging_tables
@@ -161,3 +161,17 @@ def test_a_run_that_fails_is_recorded_with_its_code(database: Database, replica:
             run.wait(60)
     recorded = {r.id: r for r in replica.pipeline.recent_runs()}[run.id]
     assert (recorded.status, recorded.error_code) == ("error", failure.value.code)
+
+
+def test_a_copy_that_was_asked_for_and_has_not_begun_ends_with_the_service(
+    database: Database, replica: Replica
+) -> None:
+    database.execute(*ROWS)
+    replica.start()
+    syncs = replica.pipeline._syncs
+    with syncs._changed:  # the thread that would begin it waits for this
+        run = replica.pipeline.start_full_sync()
+        syncs.begin_stop()
+    replica.stop()
+    with pytest.raises(StoppedError):
+        run.wait(5)

@@ -1,0 +1,202 @@
+"""Faults that were met once and must not come again, each brought about at its exact moment."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+import cdc.full_sync
+import cdc.replica.writer
+from cdc.errors import DucklingError, ReplicaFatalError, ReplicaLockedError
+from cdc.metrics import Metrics
+from cdc.replica.database import ReplicaDatabase
+from cdc.replica.writer import Writer
+from cdc.sandbox.databases import Database
+from cdc.source.snapshot import Snapshot
+from cdc.status import TableState
+from tests.replica import Replica, staging_tables
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class UnforeseenError(Exception):
+    """Nobody's error: what a fault in our own code raises."""
+
+
+def test_statements_of_a_latin1_session_name_their_tables(database: Database, replica: Replica) -> None:
+    """A statement stands in the log in its session's character set, names and all."""
+    database.execute("CREATE TABLE `größe` (id INT PRIMARY KEY, n INT)", "INSERT INTO `größe` VALUES (1, 1)")
+    replica.start()
+    with database.connect(charset="latin1").cursor() as cursor:
+        cursor.execute("ALTER TABLE `größe` ADD COLUMN `länge` VARCHAR(10) DEFAULT 'für'")
+        cursor.execute("INSERT INTO `größe` (id) VALUES (2)")
+        cursor.execute("CREATE TABLE `straße` (`id` INT PRIMARY KEY)")
+        cursor.execute("INSERT INTO `straße` VALUES (7)")
+        cursor.execute("RENAME TABLE `größe` TO `maß`")
+        cursor.execute("UPDATE `maß` SET n = 5")
+        cursor.execute("TRUNCATE TABLE `straße`")
+    replica.settle()
+    replica.assert_equal()
+
+
+def test_a_table_that_is_made_between_the_catalogue_and_the_snapshot_is_copied_too(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE a (id INT PRIMARY KEY)", "INSERT INTO a VALUES (1)")
+    opened = Snapshot.__enter__
+    moments = iter(
+        [
+            ("CREATE TABLE b (id INT PRIMARY KEY)", "INSERT INTO b VALUES (2)"),
+            (
+                "ALTER TABLE a ADD COLUMN n INT DEFAULT 4",
+                "CREATE TABLE c (n INT)",
+                "INSERT INTO c VALUES (3)",
+            ),
+        ]
+    )
+
+    def late(self: Snapshot) -> Snapshot:
+        database.execute(*next(moments, ()))
+        return opened(self)
+
+    monkeypatch.setattr(Snapshot, "__enter__", late)
+    replica.start(live=False)
+    replica.settle()
+    assert next(moments, None) is None
+    replica.assert_equal()
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """The next `times` pieces of a copy meet an error that nobody foresaw."""
+    real = cdc.full_sync.append_rows
+    count = itertools.count(1)
+
+    def append(*arguments: Any, **options: Any) -> int:
+        if next(count) <= times:
+            raise UnforeseenError("as no library should")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(cdc.full_sync, "append_rows", append)
+
+
+def test_an_unforeseen_error_within_a_copy_ends_that_copy_and_it_is_tried_again(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE a (id INT PRIMARY KEY)", "INSERT INTO a VALUES (1), (2)")
+    failing_once(monkeypatch, 2)
+    replica.start(live=False)
+    status = wait_until(lambda: (now := replica.pipeline.status()).last_error and now, "it is told")
+    assert status.hint
+    replica.settle()
+    replica.assert_equal()
+    with replica.pipeline.reader() as cursor:
+        assert staging_tables(cursor) == set()
+
+
+def test_a_full_copy_that_fails_while_the_stream_is_stopped_leaves_the_old_copy_and_its_position(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE a (id INT PRIMARY KEY)", "INSERT INTO a VALUES (1), (2)")
+    replica.start()
+    replica.pipeline.stop_stream()
+    before = replica.pipeline.status().current
+    database.execute("INSERT INTO a VALUES (3)")
+    failing_once(monkeypatch, 1)
+    with pytest.raises(DucklingError):
+        replica.pipeline.start_full_sync().wait(60)
+    assert replica.rows("SELECT id FROM a ORDER BY id") == [(1,), (2,)]
+    assert replica.pipeline.status().current.gtid == before.gtid
+    [table] = replica.pipeline.status().tables
+    assert table.state is TableState.STREAMING
+    replica.pipeline.start_stream()
+    replica.settle()
+    replica.assert_equal()
+    assert replica.copies().count("a") == 1
+
+
+def test_a_statement_that_changed_rows_without_events_has_its_table_copied_again(
+    database: Database, replica: Replica
+) -> None:
+    """One session with binlog_format = STATEMENT: the log has the statement, and no row."""
+    database.execute("CREATE TABLE a (id INT PRIMARY KEY, n INT)", "INSERT INTO a VALUES (1, 1)")
+    replica.start()
+    with database.connect().cursor() as cursor:
+        cursor.execute("SET SESSION binlog_format = STATEMENT")
+        cursor.execute("UPDATE a SET n = n + 1")
+    wait_until(lambda: replica.copies().count("a") == 2, "the table is copied again")
+    replica.settle()
+    replica.assert_equal()
+
+
+def test_rows_that_were_never_logged_are_found_by_a_validation(database: Database, replica: Replica) -> None:
+    """sql_log_bin = 0: no log has them, so only a comparison can tell."""
+    database.execute("CREATE TABLE a (id INT PRIMARY KEY, n INT)", "INSERT INTO a VALUES (1, 1), (2, 2)")
+    replica.start()
+    with database.connect().cursor() as cursor:
+        cursor.execute("SET SESSION sql_log_bin = 0")
+        cursor.execute("UPDATE a SET n = 7 WHERE id = 1")
+        cursor.execute("SET SESSION sql_log_bin = 1")
+    replica.catch_up()
+    report = replica.pipeline.validate("checksum")
+    assert [result.table for result in report.results if not result.matches] == ["a"]
+    replica.pipeline.start_table_sync("a", "full").wait(60)
+    assert replica.pipeline.validate("checksum").equal
+    replica.assert_equal()
+
+
+def test_a_file_that_can_not_be_opened_again_is_tried_with_growing_pauses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a fatal error of DuckDB's; whoever comes meanwhile is refused at once."""
+    database = ReplicaDatabase(tmp_path / "copy.db", memory_limit="256MB", threads=1)
+    database.open()
+    writer = Writer(
+        database,
+        Metrics().for_database("default"),
+        name="default",
+        checkpoint_wal_bytes=1 << 30,
+        checkpoint_idle=3600.0,
+    )
+    writer.start()
+    writer.submit(lambda cursor: cursor.execute("CREATE TABLE t (id INT)")).result(10)
+    opens: list[str] = []
+    pauses: list[float] = []
+    real_open, real_pause = ReplicaDatabase.open, cdc.replica.writer.Backoff.pause
+
+    def locked(self: ReplicaDatabase) -> None:
+        opens.append("tried")
+        if len(opens) <= 3:
+            raise ReplicaLockedError("process 1 has the file open", hint="end it")
+        real_open(self)
+
+    def pause(self: cdc.replica.writer.Backoff) -> float:
+        pauses.append(real_pause(self))
+        return pauses[-1]
+
+    monkeypatch.setattr(ReplicaDatabase, "open", locked)
+    monkeypatch.setattr(cdc.replica.writer.Backoff, "pause", pause)
+
+    def gives_up(_: duckdb.DuckDBPyConnection) -> None:
+        raise duckdb.FatalException("FATAL Error: database has been invalidated")
+
+    with pytest.raises(ReplicaFatalError):
+        writer.submit(gives_up).result(10)
+
+    def works() -> bool:
+        try:
+            writer.submit(lambda cursor: cursor.execute("INSERT INTO t VALUES (1)")).result(10)
+        except DucklingError:
+            return False
+        return True
+
+    wait_until(works, "the file is open again")
+    assert len(opens) == 4
+    assert len(pauses) == 3
+    assert pauses == sorted(pauses)
+    assert writer.stop(10.0)
+    database.close()

@@ -17,9 +17,9 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(1800 if EVERYTHING else 180)
 
-TABLES = sample(5_000, 120)
+TABLES = sample(5_000, 60)
 CHANGES = sample(5_000_000, 100_000)
-CELL = sample(60_000_000, 24_000_000)
+CELL = sample(60_000_000, 16_000_000)
 
 
 def test_a_schema_of_many_tables_starts_streams_and_starts_again(
@@ -83,7 +83,9 @@ def test_rows_of_many_megabytes_are_copied_and_streamed_one_at_a_time(
     database.execute("CREATE TABLE t (id INT PRIMARY KEY, body LONGTEXT, raw LONGBLOB)")
     row = f"REPEAT(SHA2({{}}, 256), {CELL // 64}), NULL"
     database.execute(*(f"INSERT INTO t SELECT {i}, {row.format(i)}" for i in range(4)))
-    service = service_factory(database.url).start()
+    # DuckDB holds some copies of a row while it is written: with 256 MB, rows of 60 MB are refused (and told).
+    limit = "2GB" if EVERYTHING else "256MB"
+    service = service_factory(database.url, duckdb_memory_limit=limit).start()
     wait_live(service)
     database.execute(
         *(f"INSERT INTO t SELECT {i}, {row.format(i)}" for i in range(4, 8)),
@@ -91,7 +93,7 @@ def test_rows_of_many_megabytes_are_copied_and_streamed_one_at_a_time(
         "DELETE FROM t WHERE id = 2",
     )
     service.post("/sync/incremental")
-    assert peak(service.pid) < (600 << 20) + 12 * CELL
+    assert peak(service.pid) < (600 << 20) + 20 * CELL
     assert_equal_after_stop(service, database.url)
 
 
@@ -110,7 +112,7 @@ def test_rows_that_are_changed_over_and_over_grow_neither_the_file_nor_the_memor
     replica = replica_factory(database.url, checkpoint_wal_bytes=1 << 20, checkpoint_idle=0.05).start()
     file = replica.pipeline._engine.replica
     sizes: list[tuple[int, int]] = []
-    for _ in range(sample(300, 40)):
+    for _ in range(sample(300, 25)):
         database.execute("UPDATE t SET n = n + 1, body = SHA2(CONCAT(body, n), 512)")
         replica.catch_up()
         sizes.append((file.file_bytes, resident(os.getpid())))

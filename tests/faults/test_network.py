@@ -70,7 +70,7 @@ def test_a_dump_that_is_cut_behind_any_packet_goes_on_from_a_boundary(
     database: Database, proxy: Proxy, live: Replica
 ) -> None:
     """Behind the rotation, the format, the GTID, BEGIN, each TABLE_MAP, each rows event, the commit."""
-    packets_sent = range(1, 24) if EVERYTHING else range(1, 24, 2)
+    packets_sent = range(1, 24) if EVERYTHING else range(1, 24, 3)
     for packets in packets_sent:
         proxy.cut_next_dump(packets=packets)
         written_while_away(database, proxy, live, packets)
@@ -82,7 +82,7 @@ def test_a_dump_that_is_cut_within_a_packet_goes_on_from_a_boundary(
     database: Database, proxy: Proxy, live: Replica
 ) -> None:
     """At every byte of a small transaction with FAULTS=all, at a few of them otherwise."""
-    sizes = range(1, 1200) if EVERYTHING else range(7, 1200, 170)
+    sizes = range(1, 1200) if EVERYTHING else range(7, 1200, 260)
     for size in sizes:
         proxy.cut_next_dump(size=size)
         written_while_away(database, proxy, live, size)

@@ -116,13 +116,17 @@ class Soak:
                 "ALTER TABLE altered MODIFY n BIGINT",
                 f"CREATE TABLE made_{name} AS SELECT * FROM altered",
                 "TRUNCATE TABLE altered",
-                "RENAME TABLE altered TO renamed, renamed TO altered",
+                "RENAME TABLE altered TO away, away TO altered",
             ]
         )
         self._database.execute(
-            change.replace("TABLE altered TO renamed, renamed TO", "TABLE altered TO away, away TO"),
+            change,
             "INSERT INTO altered (n) VALUES (1), (2), (3)",
             "UPDATE altered SET n = n + 1 LIMIT 2",
+            # A cascade, which MariaDB does not log.
+            f"INSERT INTO parent VALUES ({self.alters + 10}), ({self.alters + 100_000})",
+            f"INSERT INTO child VALUES ({self.alters + 10}, {self.alters + 10})",
+            f"DELETE FROM parent WHERE id IN ({self.alters + 7}, {self.alters + 100_000})",
         )
         self.alters += 1
         self.record.note(change)

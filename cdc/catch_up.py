@@ -18,7 +18,7 @@ from cdc.engine import Engine
 from cdc.errors import DucklingError, SnapshotError
 from cdc.position import Position
 from cdc.replica import prepared, tables
-from cdc.replica.writer import BatchTarget
+from cdc.replica.target import BatchTarget
 from cdc.runs import Run
 from cdc.schema import Table
 from cdc.source.binlog import BinlogDump

@@ -26,7 +26,7 @@ from cdc.errors import (
 from cdc.lag import Progress
 from cdc.position import Position
 from cdc.replica import prepared, state
-from cdc.replica.writer import BatchTarget
+from cdc.replica.target import BatchTarget
 from cdc.schema import Table
 from cdc.schema_changes import SchemaChanges
 from cdc.source.batcher import Batcher
@@ -119,7 +119,9 @@ def open_reader(
 
 def _reach(engine: Engine, words: frozenset[str]) -> Iterable[str] | None:
     """Tables that a logged statement with these words may have changed; None for any."""
-    with closing(engine.endpoint.connect(purpose="looking for what a logged statement may change")) as connection:
+    with closing(
+        engine.endpoint.connect(purpose="looking for what a logged statement may change")
+    ) as connection:
         return reach(connection, engine.endpoint.database, words, engine.names)
 
 

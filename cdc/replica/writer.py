@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -14,19 +14,14 @@ import duckdb
 import structlog
 
 from cdc.backoff import Backoff
-from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, RowRefusedError, StoppedError
+from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, StoppedError
 from cdc.metrics import DatabaseMetrics
-from cdc.position import Position
 from cdc.replica import prepared
-from cdc.replica.apply import apply_rows
-from cdc.replica.cascades import CascadeReplay
-from cdc.replica.completion import apply_mixed
+from cdc.replica.batch_rows import BatchRows
+from cdc.replica.checkpoints import Checkpoints
 from cdc.replica.database import ReplicaDatabase, translate
-from cdc.schema import Table
-from cdc.source.batcher import Batch, FlushReason, Rows
-from cdc.source.cascades import ParentChanges
-from cdc.source.mixed_rows import MixedRows
-from cdc.source.rows import DELETE, INSERT, UPDATE
+from cdc.replica.target import BatchTarget
+from cdc.source.batcher import Batch, FlushReason
 
 log = structlog.get_logger(__name__)
 
@@ -36,44 +31,8 @@ Job = Callable[[duckdb.DuckDBPyConnection], Any]
 _QUEUED_BATCHES = 2
 """Batches that wait for the writer, per stream: enough to keep it busy, few enough to bound memory."""
 _CONFLICT_TRIES = 3
-_CHECKPOINT_WORTH = 1 << 20
-"""A write-ahead log smaller than this is not worth a checkpoint when idle."""
 _REOPEN_SECONDS = 30.0
 """The longest pause between two attempts to open the file again."""
-
-
-class BatchTarget:
-    """Where one stream's batches go: tables, their names in DuckDB, and whether the position moves.
-
-    `tables` is by the key of the name (`NameCase`), and may be shared with the stream; `name_of` gives a
-    table's name in DuckDB (the staging table's, for a catch-up). `save_position` records a boundary in the
-    batch's own transaction; without it (staging tables, which a crash throws away) parts of a transaction are
-    committed one by one. After an error the target takes no more batches; `on_error` is told, in the writer's
-    thread, as is `on_idle` whenever the writer has nothing left to do: a batch that was held back for it may
-    come now.
-    """
-
-    def __init__(
-        self,
-        tables: dict[str, Table],
-        *,
-        name_of: Callable[[str], str] = lambda name: name,
-        overlap: bool = False,
-        save_position: Callable[[duckdb.DuckDBPyConnection, Position], None] | None = None,
-        on_error: Callable[[DucklingError], None] = lambda _: None,
-        on_idle: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.tables = tables
-        self.name_of = name_of
-        self.overlap = overlap
-        self.save_position = save_position
-        self.on_error = on_error
-        self.on_idle = on_idle
-        self.owner = prepared.COPY if save_position is None else prepared.STREAM
-        """Whose prepared XA transactions those of its batches are."""
-        self.error: DucklingError | None = None
-        self.applied: Position | None = None
-        """The last boundary that is committed."""
 
 
 class Writer:
@@ -97,19 +56,17 @@ class Writer:
         self._database = database
         self._metrics = metrics
         self._name = name
-        self._checkpoint_wal_bytes = checkpoint_wal_bytes
-        self._checkpoint_idle = checkpoint_idle
         self._clock = clock
+        self._checkpoints = Checkpoints(
+            database, metrics, name, wal_bytes=checkpoint_wal_bytes, idle=checkpoint_idle, clock=clock
+        )
+        self._rows = BatchRows(metrics, name)
         self._changed = threading.Condition()
         self._batches: deque[tuple[BatchTarget, Batch]] = deque()
         self._jobs: deque[tuple[Job, Future[Any], tuple[Batch, ...]]] = deque()
         """Each with the batches that go before it: a stream that never falls idle does not starve jobs."""
         self._busy = False
         self._busy_since: float | None = None
-        self.checkpoint_error: DucklingError | None = None
-        """Why the last checkpoint failed; None where it did not. What is committed stays in the log meanwhile."""
-        self._checkpoint_pauses = Backoff(_REOPEN_SECONDS)
-        self._checkpoint_not_before = 0.0
         self._stopping = False
         self._failed: DucklingError | None = None
         self._open_target: BatchTarget | None = None
@@ -146,6 +103,11 @@ class Writer:
         """Seconds for which it has been at the same piece of work; 0 when idle, or while the file is shut."""
         since = self._busy_since
         return 0.0 if since is None or self._failed is not None else max(0.0, self._clock() - since)
+
+    @property
+    def checkpoint_error(self) -> DucklingError | None:
+        """Why the last checkpoint failed; None where it did not."""
+        return self._checkpoints.error
 
     @property
     def queued(self) -> int:
@@ -256,7 +218,7 @@ class Writer:
             self._busy_since = None
             worked = True
             last_work = self._clock()
-            if self._open_target is None and self._database.wal_bytes > self._checkpoint_wal_bytes:
+            if self._open_target is None and self._checkpoints.due():
                 self._checkpoint("size")
 
     def _finished(self) -> bool:
@@ -266,9 +228,7 @@ class Writer:
         """Seconds until an idle checkpoint is due; None without one to wait for."""
         if self._stopping or self._open_target is not None or self._failed is not None:
             return None if not self._stopping else 0.1
-        if self._database.wal_bytes < _CHECKPOINT_WORTH:
-            return None
-        return max(0.0, last_work + self._checkpoint_idle - self._clock())
+        return self._checkpoints.seconds_left(last_work)
 
     def _next(self) -> tuple[BatchTarget, Batch] | tuple[Job, Future[Any]] | None:
         """What to do now. While a transaction is open only its own parts may come, or its end."""
@@ -397,16 +357,7 @@ class Writer:
         started = self._clock()
         if self._open_target is None:
             cursor.execute("BEGIN")
-        counted = Counter[str]()
-        cascades = CascadeReplay(cursor, target.tables, target.name_of)
-        for key, buffer in batch.buffers:
-            if isinstance(buffer, ParentChanges):
-                cascades.replay(buffer)
-            elif len(buffer):
-                self._apply_buffer(cursor, target, target.tables[key], buffer, replace)
-                for operation, code in (("insert", INSERT), ("update", UPDATE), ("delete", DELETE)):
-                    counted[operation] += buffer.ops.count(code)
-        cascades.finish()
+        counted = self._rows.apply(cursor, target, batch, replace)
         if batch.prepared:
             prepared.save(cursor, target.owner, batch.prepared)
         if target.save_position is None:
@@ -427,82 +378,13 @@ class Writer:
                 reason=batch.reason.value,
             )
 
-    def _apply_buffer(
-        self,
-        cursor: duckdb.DuckDBPyConnection,
-        target: BatchTarget,
-        table: Table,
-        buffer: Rows,
-        replace: bool,
-    ) -> None:
-        """One table's rows. An error that lies in the rows names the table; others are as they are."""
-        try:
-            name = target.name_of(table.name)
-            if isinstance(buffer, MixedRows):
-                done = apply_mixed(cursor, table, name, buffer, overlap=target.overlap)
-            else:
-                done = apply_rows(
-                    cursor,
-                    table,
-                    name,
-                    buffer.to_arrow(table),
-                    buffer.operations(),
-                    overlap=target.overlap,
-                    replace=replace,
-                )
-        except DucklingError as error:
-            error.table = error.table or table.name
-            raise
-        except duckdb.Error as error:
-            if isinstance(error, duckdb.ConstraintException) and not replace:
-                raise
-            failure = translate(error)
-            if isinstance(failure, RowRefusedError):
-                failure.table = table.name
-                raise failure from error
-            raise
-        except Exception as error:
-            raise RowRefusedError(
-                f"rows of table {table.name} can't be applied ({error.__class__.__name__})",
-                hint=f"see the log; then POST /sync/table/{table.name}",
-                table=table.name,
-            ) from error
-        if buffer.lost_dates:
-            self._metrics.zero_dates_met(table.name, buffer.lost_dates)
-        if done.missing:
-            log.warning("replica.rows_missing", database=self._name, table=table.name, rows=done.missing)
-
     # The file ----------------------------------------------------------------------------------------
 
     def _checkpoint(self, why: str) -> None:
-        if self._clock() < self._checkpoint_not_before:
-            return
-        started = self._busy_since = self._clock()
-        try:
-            self._writing().execute("CHECKPOINT")
-        except (duckdb.FatalException, duckdb.InternalException) as error:
-            failed = translate(error)
-            log.error(
-                "replica.checkpoint_failed", database=self._name, error=failed.message, hint=failed.hint
-            )
-            self._metrics.error_met(failed.code)
-            self.checkpoint_error = failed
-            self._checkpoint_not_before = self._clock() + self._checkpoint_pauses.pause()
+        self._busy_since = self._clock()
+        if not self._checkpoints.run(self._writing(), why):
             self._reopen()
-        except duckdb.Error as error:
-            # A reader's transaction may stand in the way: the next round tries again.
-            log.warning("replica.checkpoint_put_off", database=self._name, error=translate(error).message)
-        else:
-            self.checkpoint_error = None
-            self._checkpoint_pauses.reset()
-            log.debug(
-                "replica.checkpoint",
-                database=self._name,
-                why=why,
-                ms=round((self._clock() - started) * 1000),
-            )
-        finally:
-            self._busy_since = None
+        self._busy_since = None
 
     def _reopen(self) -> None:
         """DuckDB has given up on the open file: close it, open it again, and let the streams resume.

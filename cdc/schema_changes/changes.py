@@ -13,7 +13,7 @@ from cdc.engine import Engine
 from cdc.errors import DucklingError, ReplicaFatalError, SourceError, StoppedError
 from cdc.position import Position
 from cdc.replica import state
-from cdc.replica.writer import BatchTarget
+from cdc.replica.target import BatchTarget
 from cdc.schema_changes.boundary import Boundary
 from cdc.source.ddl import Alter, Create, SchemaChange
 from cdc.source.ddl.cursor import UnclearStatementError

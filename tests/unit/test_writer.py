@@ -17,7 +17,8 @@ from cdc.metrics import Metrics
 from cdc.position import Position
 from cdc.replica import state, tables
 from cdc.replica.database import ReplicaDatabase
-from cdc.replica.writer import BatchTarget, Writer
+from cdc.replica.target import BatchTarget
+from cdc.replica.writer import Writer
 from cdc.schema import Column, Table
 from cdc.source.batcher import Batch, FlushReason
 from cdc.source.rows import RowBuffer, RowLayout

@@ -1,0 +1,86 @@
+"""When the write-ahead log goes into the file, and what happens when it can't."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import duckdb
+import structlog
+
+from cdc.backoff import Backoff
+from cdc.errors import DucklingError
+from cdc.metrics import DatabaseMetrics
+from cdc.replica.database import ReplicaDatabase, translate
+
+log = structlog.get_logger(__name__)
+
+_WORTH = 1 << 20
+"""A write-ahead log smaller than this is not worth a checkpoint when idle."""
+_LONGEST_PAUSE = 30.0
+"""Seconds between two attempts that fail."""
+
+
+class Checkpoints:
+    """Checkpoints of one file: past `wal_bytes` of write-ahead log, or after `idle` seconds without work."""
+
+    def __init__(
+        self,
+        database: ReplicaDatabase,
+        metrics: DatabaseMetrics,
+        name: str,
+        *,
+        wal_bytes: int,
+        idle: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._name = name
+        self._wal_bytes = wal_bytes
+        self._idle = idle
+        self._clock = clock
+        self._pauses = Backoff(_LONGEST_PAUSE)
+        self._not_before = 0.0
+        self.error: DucklingError | None = None
+        """Why the last one failed; None where it did not. What is committed stays in the log meanwhile."""
+
+    def due(self) -> bool:
+        """Whether the log has grown beyond its bound."""
+        return self._database.wal_bytes > self._wal_bytes
+
+    def seconds_left(self, last_work: float) -> float | None:
+        """Seconds until one is due for idleness; None where the log is too small for that."""
+        if self._database.wal_bytes < _WORTH:
+            return None
+        return max(0.0, last_work + self._idle - self._clock())
+
+    def run(self, cursor: duckdb.DuckDBPyConnection, why: str) -> bool:
+        """Makes one, unless one failed a moment ago. False where DuckDB has given up on the open file."""
+        if self._clock() < self._not_before:
+            return True
+        started = self._clock()
+        try:
+            cursor.execute("CHECKPOINT")
+        except (duckdb.FatalException, duckdb.InternalException) as error:
+            failed = translate(error)
+            log.error(
+                "replica.checkpoint_failed", database=self._name, error=failed.message, hint=failed.hint
+            )
+            self._metrics.error_met(failed.code)
+            self.error = failed
+            self._not_before = self._clock() + self._pauses.pause()
+            return False
+        except duckdb.Error as error:
+            # A reader's transaction may stand in the way: the next round tries again.
+            log.warning("replica.checkpoint_put_off", database=self._name, error=translate(error).message)
+            return True
+        self.error = None
+        self._pauses.reset()
+        log.debug(
+            "replica.checkpoint",
+            database=self._name,
+            why=why,
+            ms=round((self._clock() - started) * 1000),
+        )
+        return True

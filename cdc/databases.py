@@ -112,13 +112,15 @@ class DatabaseDefinition(BaseModel):
         hint = "give a path in the folder of DUCKDB_PATH, for example ID.db there, or none"
         try:
             path = Path(self.duckdb_path).resolve() if self.duckdb_path else folder / f"{self.id}.db"
+            is_folder = path.is_dir()
         except (ValueError, OSError, RuntimeError):
             raise NotPossibleError("duckdbPath is no path", hint=hint, code="DUCKDB_PATH") from None
         if folder not in path.parents:
             raise NotPossibleError(
                 "duckdbPath is not in the folder of the service's data", hint=hint, code="DUCKDB_PATH"
             )
-        if path.suffix in {".wal", ".tmp", ".json"} or path.is_dir():
+        # DuckDB takes what follows a question mark for options, and loses the write-ahead log of such a file.
+        if path.suffix in {".wal", ".tmp", ".json"} or is_folder or "?" in str(path):
             raise NotPossibleError("duckdbPath can't be a DuckDB file", hint=hint, code="DUCKDB_PATH")
         return path
 

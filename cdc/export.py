@@ -7,7 +7,8 @@ can say at its beginning how many rows it has and whether it was cut.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import IO, Any, Literal, Protocol
@@ -18,15 +19,19 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet
 
-from cdc.errors import ResultTooLargeError
+from cdc.errors import ReplicaError, ResultTooLargeError
 from cdc.query import bound, checked_size, described, reading_statement, wrapped
 from cdc.read_only import refused
 from cdc.schema import quote_duckdb
 
 Format = Literal["csv", "arrow", "parquet"]
 
-BATCH_ROWS = 16_384
-"""Rows at a time: DuckDB hands over whole vectors, and a row group of Parquet is one batch."""
+BATCH_ROWS = 2048
+"""Rows that DuckDB hands over at a time: one vector, the least there is. They are in memory outside of its limit."""
+GROUP_ROWS = 16_384
+"""Rows that are written at a time: a row group of Parquet."""
+GROUP_BYTES = 8 << 20
+"""Bytes after which fewer rows are written at a time."""
 _TEXT_ONLY = (
     "BIT",
     "BIGNUM",
@@ -67,7 +72,7 @@ class Export:
 
 
 class _Sink(Protocol):
-    def write_batch(self, batch: pa.RecordBatch) -> None: ...
+    def write_table(self, table: pa.Table) -> None: ...
     def close(self) -> None: ...
 
 
@@ -87,7 +92,8 @@ def export_query(
     CSV has a head line, an empty field for NULL, `""` for an empty text, binary values in base64. In Arrow
     and Parquet, types keep theirs; those that either lacks are text.
 
-    Raises what `cdc.query.run_query` raises, ResultTooLargeError beyond `max_bytes` bytes of the file.
+    Raises what `cdc.query.run_query` raises, ResultTooLargeError beyond `max_bytes` bytes of the file,
+    ReplicaError where that can't be written.
     """
     with reading_statement(cursor, sql, timeout_ms) as (statement, is_select):
         if not is_select:
@@ -103,6 +109,11 @@ def export_query(
             with closing(relation.to_arrow_reader(BATCH_ROWS)) as reader:
                 return _write(reader, file, format_, max_rows, max_bytes)
         except (OSError, pa.ArrowException) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the file's; DuckDB's have none
+                raise ReplicaError(
+                    f"the result can't be written beside the DuckDB file: {os.strerror(error.errno)}",
+                    hint="check the disk: space, health, permissions",
+                ) from error
             raise _duckdb_error(error) from error
         finally:
             del relation  # DuckDB runs nothing else on this cursor while a result is alive
@@ -129,19 +140,32 @@ def _write(
 ) -> Export:
     rows, truncated = 0, False
     with closing(_sink(file, format_, reader.schema)) as sink:
-        for batch in reader:
+        for group in _groups(reader):
             room = max_rows - rows
-            if batch.num_rows > room:
+            if group.num_rows > room:
                 truncated = True
-                batch = batch.slice(0, room)
-            if batch.num_rows:
-                sink.write_batch(batch)
-            rows += batch.num_rows
+                group = group.slice(0, room)
+            if group.num_rows:
+                sink.write_table(group)
+            rows += group.num_rows
             if file.tell() > max_bytes:
                 raise ResultTooLargeError(max_bytes)
             if truncated:
                 break
     return Export(rows, truncated, file.tell())
+
+
+def _groups(reader: pa.RecordBatchReader) -> Iterator[pa.Table]:
+    """The rows of `reader` as they are written: many at a time where they are small."""
+    batches: list[pa.RecordBatch] = []
+    for batch in reader:
+        batches.append(batch)
+        full = sum(each.num_rows for each in batches) >= GROUP_ROWS
+        if full or sum(each.nbytes for each in batches) >= GROUP_BYTES:
+            yield pa.Table.from_batches(batches)
+            batches.clear()
+    if batches:
+        yield pa.Table.from_batches(batches)
 
 
 def _sink(file: IO[bytes], format_: Format, schema: pa.Schema) -> _Sink:

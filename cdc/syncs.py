@@ -135,9 +135,13 @@ class Syncs:
         while not (self.stream.reader is not None and self._settled()):
             check()
             error = self.stream.last_error or self.last_error
-            if self._stopping.is_set() or self.mode != "cdc" or self._clearing:
+            if self._stopping.is_set():
+                raise StoppedError("the service is stopping", hint="ask again when it is back")
+            if self.mode != "cdc" or self._clearing:
                 raise ConflictError(
-                    self.mode_reason or "the stream stands still", hint="POST /cdc/start", code="STREAM_NOT_RUNNING"
+                    self.mode_reason or "the stream stands still",
+                    hint="POST /cdc/start",
+                    code="STREAM_NOT_RUNNING",
                 )
             if error is not None and not self._may_stream() and not self.stream.running:
                 raise error.with_traceback(None)
@@ -246,7 +250,9 @@ class Syncs:
         with self._changed:
             left, self._asked = self._asked, None
         if left is not None:  # somebody waits for it, and it never began
-            self._finish(left, None, StoppedError("the service is stopping", hint="ask again when it is back"))
+            self._finish(
+                left, None, StoppedError("the service is stopping", hint="ask again when it is back")
+            )
 
     def _want_unfinished(self) -> None:
         """Tables that were to be copied when the service ended."""

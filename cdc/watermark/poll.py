@@ -247,9 +247,12 @@ class Poll:
 
 
 def _must_be_copied(followed: Followed, mark: Watermark, answer: Answer) -> bool:
-    """A checksum says that something differs, not what. And a table that was emptied is found and soon copied."""
+    """A checksum says that something differs, not what. A table that was emptied is found and soon copied; and where
+    a key has fallen, the table may have been emptied and begun again at 1."""
     if followed.kind == "checksum":
         return answer.checksum is None or answer.checksum != mark.progress.checksum
+    if followed.kind == "key" and answer.greatest is not None and mark.progress.value is not None:
+        return int(answer.greatest) < int(mark.progress.value)
     empty = answer.greatest is None and answer.undated == "0:0"
     return empty and (mark.progress.value is not None or mark.progress.undated != "0:0")
 

@@ -206,6 +206,8 @@ def test_the_file_is_the_owners_alone_and_replaced_as_a_whole(client: httpx.Clie
         ({"duckdbPath": "../elsewhere.db"}, 422, "DUCKDB_PATH"),
         ({"duckdbPath": "/etc/duckling.db"}, 422, "DUCKDB_PATH"),
         ({"duckdbPath": "a\x00b"}, 422, "DUCKDB_PATH"),
+        ({"duckdbPath": "x" * 300}, 422, "DUCKDB_PATH"),
+        ({"duckdbPath": "copy.db?access_mode=read_only"}, 422, "DUCKDB_PATH"),
         ({"mysqlConnectionString": "postgres://u:hush-word@h/d"}, 422, "CONNECTION_STRING"),
         ({"mysqlConnectionString": "mysql://u:hush-word@h/"}, 422, "CONNECTION_STRING"),
         ({"id": ""}, 400, "MALFORMED"),

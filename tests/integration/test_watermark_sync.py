@@ -154,6 +154,21 @@ def test_a_timestamp_in_the_future_hides_nothing(database: Database, polled: Cal
         assert replica.assert_equal() == number
 
 
+def test_a_table_that_was_emptied_and_numbers_its_rows_from_1_again_is_copied(
+    database: Database, polled: Callable[..., Replica]
+) -> None:
+    database.execute(
+        "CREATE TABLE events (id INT PRIMARY KEY AUTO_INCREMENT, note VARCHAR(20))",
+        "INSERT INTO events (note) VALUES ('old'), ('old'), ('old')",
+    )
+    replica = polled(watermark_overlap_seconds=0)
+    for _ in range(3):
+        sync(replica)
+    database.execute("TRUNCATE TABLE events", "INSERT INTO events (note) VALUES ('new')")
+    sync(replica)
+    assert replica.assert_equal() == 1
+
+
 def test_rows_without_a_date_are_read_again_in_batches_however_many_they_are(
     database: Database, polled: Callable[..., Replica]
 ) -> None:

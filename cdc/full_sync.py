@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
-from typing import Any, Protocol
+from typing import Protocol
 
 import duckdb
 import pyarrow as pa
@@ -30,13 +30,12 @@ from cdc.schema import Table
 from cdc.source.cascades import Cascades
 from cdc.source.server import binlog_end, server_facts
 from cdc.source.snapshot import Snapshot
+from cdc.source.translation import is_table_change
 from cdc.status import SyncResult, TableResult, TableState
 from cdc.stream_loop import StreamLoop
 
 log = structlog.get_logger(__name__)
 
-_GONE_OR_CHANGED = {1146, 1412, 1054}
-"""Server errors that mean: the table is not what the catalogue said a moment ago."""
 _TRIES = 5
 """How often a copy begins anew because the catalogue changed while it began."""
 
@@ -353,7 +352,7 @@ class FullSync:
             self._set_aside(table.name, error)
             return False
         except DucklingError as error:
-            if not _is_change(error):
+            if not is_table_change(error):
                 raise
             self._lose(table, error.message)
             return False
@@ -415,11 +414,6 @@ class FullSync:
 
 def _appending(table: Table, piece: pa.Table) -> Callable[[duckdb.DuckDBPyConnection], int]:
     return lambda cursor: append_rows(cursor, table, tables.staging_name(table.name), piece)
-
-
-def _is_change(error: DucklingError) -> bool:
-    cause: Any = error.__cause__
-    return bool(cause is not None and cause.args and cause.args[0] in _GONE_OR_CHANGED)
 
 
 def _ms(seconds: float) -> int:

@@ -57,7 +57,9 @@ TABLE_FUNCTIONS = frozenset(
 """Table functions without effects, that reach nothing but the open file. What is not listed is refused:
 files (`read_csv`, `glob`), SQL in text (`query`, `json_execute_serialized_sql`), effects (`checkpoint`)."""
 
-_INFLATING = frozenset({"repeat", "lpad", "rpad", "bitstring", "printf", "format"})
+_INFLATING = frozenset(
+    {"repeat", "lpad", "rpad", "bitstring", "printf", "format", "replace", "regexp_replace"}
+)
 """Functions that make one value of any length. Their results escape DuckDB's memory limit and its interrupt,
 so a short statement could take all memory of the machine."""
 MAX_INFLATION = 100_000
@@ -164,7 +166,8 @@ def _check_functions(text: str) -> None:
             if size > MAX_INFLATION:
                 raise QueryError(
                     f"a text made more than {MAX_INFLATION} times as long is refused",
-                    hint="give repeat, lpad, rpad, bitstring, printf and format a small, literal length",
+                    hint="give repeat, lpad, rpad, bitstring, printf and format a small, literal length,"
+                    " replace and regexp_replace a short, literal replacement",
                     code="RESULT_TOO_LARGE",
                 )
         if node.get("type") == "TABLE_FUNCTION":
@@ -183,6 +186,9 @@ def _inflation(call: dict[str, Any]) -> int:
             return _UNKNOWN
         widths = [int(digits[:9]) for digits in re.findall(r"\d+", pattern)]
         return max(1, *widths) if widths else 1
+    if name in {"replace", "regexp_replace"}:
+        filled = _literal(arguments[2]) if len(arguments) > 2 else None
+        return _UNKNOWN if filled is None else max(1, len(filled))
     length = _literal(arguments[1]) if len(arguments) > 1 else None
     if length is None or not length.isdecimal():
         return _UNKNOWN

@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 _RUNS_KEPT = 100
 _PATIENCE = 3600.0
 """Seconds that an incremental sync waits for a stream that is wanted: a copy may have to end first."""
+_LOOK_PAUSE = 5.0
+"""Seconds between two looks at a source that is to be polled, while there is nothing to poll."""
 _COPY_TRIES = 5
 """Attempts at an automatic copy of the same tables before they are left to a human."""
 
@@ -64,6 +66,7 @@ class Syncs:
         self.stream_wanted = engine.settings.cdc_enabled
         self._copy_wanted = engine.settings.auto_start_sync
         """Whether an empty replica is to be filled without being asked."""
+        self._look_not_before = 0.0
         self._clearing = False
         self.last_error: DucklingError | None = None
         self.retrying = False
@@ -232,10 +235,13 @@ class Syncs:
 
     def _work(self) -> None:
         backoff = Backoff(self._engine.settings.retry_max_seconds)
-        self._want_unfinished()
-        self.fallback.begin()
+        begun = False
         while not self._stopping.is_set():
             try:
+                if not begun:
+                    self._want_unfinished()
+                    self.fallback.begin()
+                    begun = True
                 run = self._next_run()
                 if run is None:
                     continue
@@ -295,7 +301,11 @@ class Syncs:
     def _must_look(self) -> bool:
         """Whether it may have changed that the log can, or can't, be followed."""
         if self.mode == "polling":
-            return self.fallback.schedule.due()
+            now = self._clock()
+            if not self.fallback.schedule.due() or now < self._look_not_before:
+                return False
+            self._look_not_before = now + _LOOK_PAUSE
+            return True
         return self.fallback.troubled()
 
     def _poll_due(self) -> bool:

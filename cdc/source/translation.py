@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import Any
 
 from pymysql import err
 from pymysql.constants import CR
 
 from cdc.errors import (
     BinlogError,
+    DucklingError,
     PositionLostError,
     SourceAccessError,
     SourceError,
@@ -58,6 +60,15 @@ _NETWORK = "check that the server runs and that the network lets this host reach
 _LOG_LOST = ("purged required", "could not find first log file", "could not find gtid state", "too old")
 _LOG_AHEAD = ("more gtids than", "not in the master's binlog", "not in the primary's binlog")
 _LOG_TWIN = ("same server_uuid", "same server_id", "same server-id")
+
+
+_GONE_OR_CHANGED = frozenset({1054, 1146, 1412})
+
+
+def is_table_change(error: DucklingError) -> bool:
+    """Whether the server said that a table is not what the catalogue said a moment ago."""
+    cause: Any = error.__cause__
+    return bool(cause is not None and cause.args and cause.args[0] in _GONE_OR_CHANGED)
 
 
 def translate(error: BaseException, *, doing: str) -> SourceError:

@@ -9,7 +9,7 @@ from typing import Any
 import pymysql
 
 from cdc.errors import SourceUnavailableError
-from cdc.source.connection import SourceEndpoint
+from cdc.source.connection import SourceEndpoint, cut
 from cdc.source.result_rows import Cells, read_columns
 from cdc.source.translation import translate
 from cdc.watermark.moments import moment
@@ -47,6 +47,12 @@ class SourceSession:
         if connection is not None:
             with suppress(pymysql.MySQLError, OSError):  # it is over either way
                 connection._force_close()
+
+    def abort(self) -> None:
+        """From another thread: whatever is waited for ends with SourceUnavailableError."""
+        connection = self._connection
+        if connection is not None:
+            cut(connection)
 
     def begin(self) -> str:
         """Opens a transaction that sees one moment; returns the source's clock just before it, in UTC.

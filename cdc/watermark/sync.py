@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
 import duckdb
 import structlog
@@ -21,6 +20,7 @@ from cdc.errors import DucklingError, NotFoundError
 from cdc.replica import state, tables
 from cdc.replica.watermarks import Watermark, load_watermarks
 from cdc.runs import Run
+from cdc.source.translation import is_table_change
 from cdc.status import SyncResult, TableResult, TableState
 from cdc.watermark.choice import Followed
 from cdc.watermark.plan import Plan, make_plan
@@ -30,8 +30,6 @@ from cdc.watermark.source_session import SourceSession
 log = structlog.get_logger(__name__)
 
 _LIVE = (TableState.POLLING, TableState.STREAMING)
-_GONE_OR_CHANGED = frozenset({1146, 1412, 1054})
-"""Server errors that mean: the table is not what the catalogue said a moment ago."""
 _TRIES = 3
 
 
@@ -80,7 +78,7 @@ class WatermarkSync:
                 return self._carry_out(run)
             except DucklingError as error:
                 self._session.close()  # whatever state it is in
-                if attempt == _TRIES or not _is_change(error):
+                if attempt == _TRIES or not is_table_change(error):
                     raise
                 self._plan = None
         raise AssertionError
@@ -88,6 +86,7 @@ class WatermarkSync:
     def _carry_out(self, run: Run) -> SyncResult:
         started = self._clock()
         self._session.open()
+        run.on_cancel(self._session.abort)
         self._plan = plan = make_plan(self._engine, self._session, self._plan)
         chosen = self._chosen(plan, run)
         standing, known = self._engine.replica.read(_standing)
@@ -177,11 +176,6 @@ def _standing(cursor: duckdb.DuckDBPyConnection) -> tuple[dict[str, Standing], d
     rows = cursor.execute("SELECT table_name, state, reason FROM _duckling.table_states").fetchall()
     standing = {name: Standing(TableState(mark), reason) for name, mark, reason in rows}
     return standing, load_watermarks(cursor)
-
-
-def _is_change(error: DucklingError) -> bool:
-    cause: Any = error.__cause__
-    return bool(cause is not None and cause.args and cause.args[0] in _GONE_OR_CHANGED)
 
 
 def _followable(followed: Followed, mark: Watermark | None, standing: Standing | None) -> bool:

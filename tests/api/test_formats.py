@@ -156,6 +156,8 @@ def test_a_json_answer_has_a_limit_of_bytes(client: httpx.Client) -> None:
         "WITH a AS (SELECT repeat('x', 1000) AS s) SELECT repeat(s, 1000) FROM a",
         "SELECT repeat('x', i) FROM range(2000000000, 2000000001) r(i)",
         "SELECT lpad('x', 2000000000, 'y')",
+        "SELECT length(replace(repeat('a', 60000), 'a', repeat('a', 60000)))",
+        "SELECT regexp_replace(name, '.', name, 'g') FROM (SELECT repeat('x', 90000) AS name)",
         "SELECT rpad('x', 1000000 * 1000, 'y')",
         "SELECT bitstring('1', 2000000000)",
         "SELECT printf('%2000000000d', 1)",

@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEMO_SECONDS ?= 20
 DEMO_MYSQL ?=
 TESTS ?= tests
-WORKERS ?= 2
+WORKERS ?= 3
 BENCH ?=
 SOAK_MINUTES ?= 60
 

@@ -95,7 +95,7 @@ class Fallback:
     def begin(self) -> None:
         """The file is open and the writer runs. A copy that a stream has kept is polled an interval from now:
         until then the stream can still take it up where it left off."""
-        self._drop_worthless_position()
+        self._drop_worthless_position(self.obstacle)
         if self._engine.position() is not None and not self.watermarks():
             self.schedule.postpone()
 
@@ -106,15 +106,15 @@ class Fallback:
         except DucklingError as error:
             log.debug("mode.not_known", database=self._engine.id, code=error.code)
             return
-        had = self.obstacle
-        self.learn(findings)
-        if self.obstacle is not None and had is None:
+        had, obstacle = self.obstacle, log_obstacle(findings)
+        if obstacle is not None and had is None:
             self._stream.stop()
-            self._drop_worthless_position()
+            self._drop_worthless_position(obstacle)
             if self._engine.position() is not None:
                 self.schedule.postpone()
-        elif self.obstacle is None and had is not None:
+        elif obstacle is None and had is not None:
             self._stream.forgive()
+        self.obstacle = obstacle  # last: the mode shows when all that it means is done
 
     def troubled(self) -> bool:
         """Whether the stream has failed since this was asked last, and is not connected."""
@@ -123,8 +123,8 @@ class Fallback:
         self._errors_seen = self._stream.errors
         return True
 
-    def _drop_worthless_position(self) -> None:
-        if self.obstacle is None or self.obstacle.code not in _HOLES or self._engine.position() is None:
+    def _drop_worthless_position(self, obstacle: Finding | None) -> None:
+        if obstacle is None or obstacle.code not in _HOLES or self._engine.position() is None:
             return
         self._engine.writer.submit(lambda cursor: state.forget_position(cursor, self._engine.id)).result()
 

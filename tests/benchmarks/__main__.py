@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         console = Console(width=180)
     settings = dict(pair.split("=", 1) for pair in chosen.set)
     figures: list[Figure] = []
+    failed: list[str] = []
     with (
         running(Flavor(chosen.server), *_SERVER_OPTIONS) as server,
         PrivateFolder("bench") as folder,
@@ -96,13 +98,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             server, folder.path, chosen.repeat, settings, lambda text: console.print(text, highlight=False)
         )
         for name in chosen.only or [name for name in _SCENARIOS if name not in _NOT_UNASKED]:
-            figures += _SCENARIOS[name](bench, 10 if chosen.quick else 1)
+            try:
+                figures += _SCENARIOS[name](bench, 10 if chosen.quick else 1)
+            except Exception:  # noqa: BLE001 - the figures of the others are worth having; it is told, and the end is 1
+                console.print_exception()
+                failed.append(name)
         written = not (chosen.quick or chosen.only or chosen.set) and chosen.server == "mysql"
         plots.draw(bench.samples, PLOTS if written else folder.path)
     console.print(report.table(figures))
     if written:
-        PAGE.write_text(report.page(figures, source=source, repeat=chosen.repeat, load=load))
+        PAGE.write_text(report.page(figures, source=source, repeat=chosen.repeat, load=load, failed=failed))
         console.print(f"written: {PAGE.relative_to(PAGE.parents[1])}")
+    if failed:
+        console.print(f"failed: {', '.join(failed)}", style="red")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -103,8 +103,13 @@ def table(figures: Sequence[Figure]) -> Table:
     return drawn
 
 
-def page(figures: Sequence[Figure], *, source: str, repeat: int, load: float) -> str:
-    """The page of the documentation. `load` is the machine's load average when the run began."""
+def page(
+    figures: Sequence[Figure], *, source: str, repeat: int, load: float, failed: Sequence[str] = ()
+) -> str:
+    """The page of the documentation. `load` is the machine's load average when the run began.
+
+    `failed` names the scenarios without figures.
+    """
     lines = [
         "# Benchmarks",
         "",
@@ -119,6 +124,7 @@ def page(figures: Sequence[Figure], *, source: str, repeat: int, load: float) ->
         f"| source | {source} |",
         f"| versions | {_versions()} |",
         f"| runs of each figure | {repeat} |",
+        *([f"| failed, hence not below | {', '.join(failed)} |"] if failed else []),
         "",
         "| figure | median | runs | goal | met | peer | ratio | the peer |",
         "|---|---:|---:|---:|---|---:|---:|---|",

@@ -6,7 +6,7 @@ adds nor drops a key: what it can't do in place is written into a new table, whi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -17,6 +17,7 @@ from cdc.schema import Column, Table, quote_duckdb
 from cdc.types import comment, duckdb_type
 
 _REBUILT_PREFIX = "__duckling_rebuilt__"
+_ASIDE_PREFIX = "__duckling_renamed__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,22 @@ def literal(type_name: str, value: pa.Array) -> str:
 def rename(cursor: duckdb.DuckDBPyConnection, old: str, new: str) -> None:
     """Gives a table another name."""
     cursor.execute(f"ALTER TABLE {quote_duckdb(old)} RENAME TO {quote_duckdb(new)}")
+
+
+def rename_together(cursor: duckdb.DuckDBPyConnection, names: Mapping[str, str]) -> None:
+    """Gives tables other names, `names` by their old ones, all at once: swaps and chains too."""
+    taken = {new.encode().lower() for new in names.values()}
+    moves: dict[str, str] = {}
+    for number, (old, new) in enumerate(names.items()):
+        if old == new:
+            continue
+        if old.encode().lower() in taken:  # it stands in another one's way
+            aside = f"{_ASIDE_PREFIX}{number}"
+            rename(cursor, old, aside)
+            old = aside
+        moves[old] = new
+    for old, new in moves.items():
+        rename(cursor, old, new)
 
 
 def reshape(

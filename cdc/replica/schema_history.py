@@ -87,6 +87,15 @@ def record_change(
     )
 
 
+def is_recorded(cursor: duckdb.DuckDBPyConnection, table: str) -> bool:
+    """Whether a statement that is still kept did something to a table of exactly this name."""
+    found = cursor.execute(
+        "SELECT 1 FROM _duckling.schema_changes WHERE table_name = ? AND outcome <> ? LIMIT 1",
+        [table, Outcome.IGNORED.value],
+    ).fetchall()
+    return bool(found)
+
+
 def read_changes(
     cursor: duckdb.DuckDBPyConnection, table: str | None = None, limit: int = 1000
 ) -> list[SchemaChangeRecord]:

@@ -65,13 +65,20 @@ def swap(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
 
 def drop(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
     """Drops a replicated table and its staging table, where they exist."""
-    cursor.execute(f"DROP TABLE IF EXISTS {quote_duckdb(table)}")
+    remove(cursor, table)
     drop_staging(cursor, table)
 
 
 def remove(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Drops a replicated table; a copy of it that is under way keeps its staging table."""
-    cursor.execute(f"DROP TABLE IF EXISTS {quote_duckdb(table)}")
+    """Drops a replicated table, if there is one; a copy of it that is under way keeps its staging table.
+
+    One whose name differs by case, which DuckDB takes for the same, stays.
+    """
+    there = cursor.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE schema_name = 'main' AND table_name = ?", [table]
+    ).fetchall()
+    if there:
+        cursor.execute(f"DROP TABLE {quote_duckdb(table)}")
 
 
 def drop_staging(cursor: duckdb.DuckDBPyConnection, table: str) -> None:

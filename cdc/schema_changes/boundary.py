@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import duckdb
@@ -10,11 +10,12 @@ import duckdb
 from cdc.engine import Engine
 from cdc.position import Position
 from cdc.replica import state, tables
-from cdc.replica.reshape import rename, reshape
-from cdc.replica.schema_history import Outcome, record_change
+from cdc.replica.reshape import rename_together, reshape
+from cdc.replica.schema_history import Outcome, is_recorded, record_change
 from cdc.replica.state import TableRecord
 from cdc.schema import Table
 from cdc.schema_changes.derivation import derive_altered, derive_created
+from cdc.schema_changes.renames import Renaming, placed_record, plan_renames
 from cdc.schema_changes.selection import wanted
 from cdc.source.ddl import Alter, Create, Rename, SchemaChange
 from cdc.source.ddl.alterations import RenameTable
@@ -32,7 +33,7 @@ class Boundary:
     """The changes of one boundary at work; lives inside one job of the writer.
 
     `live` are the tables that stream, by the key of their name; it is changed as they change, and holds what
-    streams from here on. `copies` are the names of tables to copy (again).
+    streams from here on.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Boundary:
         defaults: Callable[[], SourceDefaults],
     ) -> None:
         self.live = live
-        self.copies: list[str] = []
+        self._copies: list[str] = []
         self._cursor = cursor
         self._engine = engine
         self._key = engine.names.key
@@ -54,6 +55,12 @@ class Boundary:
         self._records = {self._key(r.name): r for r in state.load_tables(cursor).values()}
         self._statement = ""
         self._kind = ""
+
+    @property
+    def copies(self) -> list[str]:
+        """The names of tables to copy (again), of those that are still there."""
+        found = [self._records.get(self._key(name)) for name in self._copies]
+        return list(dict.fromkeys(r.name for r in found if r and self._key(r.name) not in self.live))
 
     def carry_out(self, change: SchemaChange) -> None:
         """One statement.
@@ -82,8 +89,7 @@ class Boundary:
         if isinstance(detail, Create):
             self._create(change, detail)
         elif isinstance(detail, Rename):
-            for old, new in detail.pairs:
-                self._rename(old, new)
+            self._rename(detail.pairs)
         elif isinstance(detail, Alter):
             self._alter(detail)
         else:
@@ -143,7 +149,7 @@ class Boundary:
             self._alter_ours(detail)
         for alteration in detail.alterations:
             if isinstance(alteration, RenameTable):
-                self._rename(detail.table, alteration.new)
+                self._rename([(detail.table, alteration.new)])
 
     def _alter_ours(self, detail: Alter) -> None:
         name = detail.table.name
@@ -172,42 +178,76 @@ class Boundary:
         if not alters or (record is None and not wanted(self._engine.settings, name)):
             return
         if record is None:
-            self._save(TableRecord(name, TableState.PENDING, None, None, None))
-        self.copies.append(name if record is None else record.name)
+            record = self._save_pending(name)
+        self._copies.append(record.name)
         self._note(name, Outcome.COPIED_AGAIN, "the table does not stream")
 
-    def _rename(self, old: TableName, new: TableName) -> None:
-        record = self._records.pop(self._key(old.name), None) if old.ours else None
-        table = self.live.pop(self._key(old.name), None) if old.ours else None
-        kept = new.ours and wanted(self._engine.settings, new.name)
-        if record is not None and not kept:
-            self._forget(record)
-            self._note(record.name, Outcome.APPLIED, "the table has left the schema or the settings' choice")
-        elif record is not None:
-            self._carry(record, table, new.name)
-        elif kept:
-            # A table that was not ours brings rows which are in no log that we follow.
-            self._replace_by(new.name)
-            self._save(TableRecord(new.name, TableState.PENDING, None, None, None))
-            self.copies.append(new.name)
-            self._note(new.name, Outcome.COPIED_AGAIN, "the table was not in the copy under its old name")
+    def _rename(self, pairs: Sequence[tuple[TableName, TableName]]) -> None:
+        key = self._key
+        names = {key(new.name): new.name for _, new in pairs if new.ours}
+        plan = plan_renames(
+            [
+                (key(old.name) if old.ours else None, key(new.name) if new.ours else None)
+                for old, new in pairs
+            ],
+            chosen={each for each, name in names.items() if wanted(self._engine.settings, name)},
+            live=self.live.keys(),
+            readable={each for each, record in self._records.items() if record.definition is not None},
+            left={
+                each
+                for each, name in names.items()
+                if each not in self._records and is_recorded(self._cursor, name)
+            },
+        )
+        before = {each: self._records.pop(each) for each in plan.touched if each in self._records}
+        streamed = {each: self.live.pop(each) for each in plan.touched if each in self.live}
+        for placed in plan.placed:
+            self._records[placed.key] = placed_record(placed, names[placed.key], before)
+            if placed.outcome == "moves" and placed.origin is not None:
+                table = streamed[placed.origin]
+                self.live[placed.key] = replace(table, name=names[placed.key])
+            elif placed.outcome == "stays" and placed.key in streamed:
+                self.live[placed.key] = streamed[placed.key]
+        for placed in plan.placed:
+            if placed.outcome in ("moves", "carries"):
+                self._check_name(names[placed.key])
+        rows = {each.rows_from: self._records[each.key].name for each in plan.placed if each.rows_from}
+        for each, record in before.items():
+            if each in rows:
+                state.forget_table(self._cursor, record.name)
+            else:
+                self._forget(record)
+        rename_together(
+            self._cursor, {before[each].name: name for each, name in rows.items() if each is not None}
+        )
+        for placed in plan.placed:
+            self._save(self._records[placed.key])
+        self._note_renames(plan, before)
 
-    def _carry(self, record: TableRecord, table: Table | None, new: str) -> None:
-        """The table goes on under another name, with all that is known of it."""
-        state.forget_table(self._cursor, record.name)
-        self._check_name(new)
-        self._replace_by(new)
-        if record.definition is not None:
-            rename(self._cursor, record.name, new)
-        definition = replace(record.definition, name=new) if record.definition is not None else None
-        self._save(replace(record, name=new, definition=definition))
-        if table is not None:
-            self.live[self._key(new)] = replace(table, name=new)
-            self._note(record.name, Outcome.APPLIED, f"the table is called {new} now")
-            self._note(new, Outcome.APPLIED, f"the table was called {record.name}")
-        else:
-            self.copies.append(new)
-            self._note(new, Outcome.COPIED_AGAIN, "the table does not stream")
+    def _note_renames(self, plan: Renaming, before: dict[str, TableRecord]) -> None:
+        there = {placed.origin for placed in plan.placed} | {placed.key for placed in plan.placed}
+        rows_kept = {placed.key for placed in plan.placed if placed.outcome == "keeps"}
+        for each, record in before.items():
+            if each not in there:
+                self._note(
+                    record.name, Outcome.APPLIED, "the table has left the schema or the settings' choice"
+                )
+        for placed in plan.placed:
+            name = self._records[placed.key].name
+            if placed.outcome == "stays":
+                continue
+            if placed.outcome == "moves" and placed.origin is not None:
+                old = before[placed.origin].name
+                self._note(old, Outcome.APPLIED, f"the table is called {name} now")
+                self._note(name, Outcome.APPLIED, f"the table was called {old}")
+                continue
+            self._copies.append(name)
+            reason = "the table does not stream"
+            if placed.origin not in before:
+                reason = "the table was not in the copy under its old name"
+            elif placed.origin in rows_kept:
+                reason = "its rows stay under its old name until that is copied"
+            self._note(name, Outcome.COPIED_AGAIN, reason)
 
     # What they have in common ------------------------------------------------------------------------
 
@@ -217,8 +257,7 @@ class Boundary:
         record = self._records.get(key)
         if record is None:
             if wanted(self._engine.settings, name):
-                self._save(TableRecord(name, TableState.PENDING, None, None, None))
-                self.copies.append(name)
+                self._copies.append(self._save_pending(name).name)
                 self._note(name, Outcome.COPIED_AGAIN, reason)
             return
         if change.kind == "create" and change.if_not_exists:
@@ -227,7 +266,7 @@ class Boundary:
         if self.live.pop(key, None) is not None:
             told = f"its definition changed: {reason}"
             self._save(replace(record, state=TableState.NEEDS_RESYNC, reason=told, hint=None))
-        self.copies.append(record.name)
+        self._copies.append(record.name)
         self._note(record.name, Outcome.COPIED_AGAIN, reason)
 
     def _check_name(self, name: str) -> None:
@@ -239,16 +278,15 @@ class Boundary:
             if key != self._key(name) and record.name.encode().lower() == folded:
                 raise UnclearStatementError("another table's name differs by case only")
 
-    def _replace_by(self, name: str) -> None:
-        """What the copy has under this name is gone at the source, or another table could not take it."""
-        record = self._records.pop(self._key(name), None)
-        self.live.pop(self._key(name), None)
-        if record is not None:
-            self._forget(record)
-
     def _forget(self, record: TableRecord) -> None:
         tables.remove(self._cursor, record.name)
         state.forget_table(self._cursor, record.name)
+
+    def _save_pending(self, name: str) -> TableRecord:
+        """Where names fold, the server keeps them in lower case, and so will the copy."""
+        record = TableRecord(self._key(name), TableState.PENDING, None, None, None)
+        self._save(record)
+        return record
 
     def _save(self, record: TableRecord) -> None:
         self._records[self._key(record.name)] = record

@@ -83,6 +83,8 @@ class SchemaChanges:
             except (ReplicaFatalError, StoppedError, SourceError):
                 raise
             except DucklingError as error:
+                if self._target.error is not None:
+                    raise
                 # DuckDB refuses what was derived, say a key that is none in its eyes: the copy decides.
                 if all(each.detail is None for each in changes):
                     raise
@@ -95,6 +97,9 @@ class SchemaChanges:
         self, changes: list[SchemaChange], position: Position
     ) -> Callable[[duckdb.DuckDBPyConnection], Boundary]:
         def job(cursor: duckdb.DuckDBPyConnection) -> Boundary:
+            if self._target.error is not None:
+                # Rows before the statement were not applied: the position must not pass them.
+                raise self._target.error.with_traceback(None)
             live = dict(self._target.tables)
             boundary = Boundary(cursor, self._engine, live, position, self._source_defaults)
             for change in changes:

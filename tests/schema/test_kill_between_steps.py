@@ -48,10 +48,7 @@ CHANGES = {
 OFTEN = {
     (Flavor.MYSQL, "columns_added_in_front"),
     (Flavor.MYSQL, "two_swapped"),
-    (Flavor.MYSQL, "dropped"),
     (Flavor.MARIADB, "key_changed"),
-    (Flavor.MARIADB, "values_converted"),
-    (Flavor.MARIADB, "emptied"),
 }
 """What is tried without DUCKLING_EXAMPLES."""
 

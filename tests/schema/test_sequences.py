@@ -87,7 +87,7 @@ def test_after_any_sequence_of_changes_stops_and_kills_the_copy_equals_the_sourc
     server: Host, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     @settings(
-        max_examples=EXAMPLES or 4,
+        max_examples=EXAMPLES or 2,
         derandomize=not EXAMPLES,
         database=None,
         # To find the simplest failing sequence takes minutes, for which a long run has the time.

@@ -50,6 +50,9 @@ _SCENARIOS: dict[str, Scenario] = {
     "load": lambda bench, part: steady.under_load(bench, 3_000, max(20, 100 // part)),
     "validation": lambda bench, part: validation_scenarios.validate(bench, 5.0, 1_000_000 // part),
     "idle": lambda bench, part: steady.idle(bench, 20 / part),
+    "batches": lambda bench, part: steady.batch_sizes(
+        bench, [500, 2_000, 10_000, 50_000, 200_000], 500_000 // part
+    ),
     "scattered": lambda bench, part: steady.scattered(
         bench, [size // (part * part) for size in (1_000_000, 10_000_000)],
         1_000_000 // (part * part), 5_000 // part, max(20, 100 // part),
@@ -57,9 +60,6 @@ _SCENARIOS: dict[str, Scenario] = {
     "huge": lambda bench, part: steady.scattered(
         bench, [size // (part * part) for size in (1_000_000, 50_000_000)],
         1_000_000 // (part * part), 5_000 // part, max(20, 100 // part),
-    ),
-    "batches": lambda bench, part: steady.batch_sizes(
-        bench, [500, 2_000, 10_000, 50_000, 200_000], 500_000 // part
     ),
 }  # fmt: skip
 _NOT_UNASKED = {"huge"}
@@ -97,12 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         bench = Bench(
             server, folder.path, chosen.repeat, settings, lambda text: console.print(text, highlight=False)
         )
-        for name in chosen.only or [name for name in _SCENARIOS if name not in _NOT_UNASKED]:
+        names = chosen.only or [name for name in _SCENARIOS if name not in _NOT_UNASKED]
+        for at, name in enumerate(names):
             try:
                 figures += _SCENARIOS[name](bench, 10 if chosen.quick else 1)
             except Exception:  # noqa: BLE001 - the figures of the others are worth having; it is told, and the end is 1
                 console.print_exception()
                 failed.append(name)
+            except KeyboardInterrupt:  # what was measured until then is worth having as well
+                failed += names[at:]
+                break
         written = not (chosen.quick or chosen.only or chosen.set) and chosen.server == "mysql"
         plots.draw(bench.samples, PLOTS if written else folder.path)
     console.print(report.table(figures))

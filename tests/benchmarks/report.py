@@ -124,7 +124,7 @@ def page(
         f"| source | {source} |",
         f"| versions | {_versions()} |",
         f"| runs of each figure | {repeat} |",
-        *([f"| failed, hence not below | {', '.join(failed)} |"] if failed else []),
+        *([f"| not measured in this run | {', '.join(failed)} |"] if failed else []),
         "",
         "| figure | median | runs | goal | met | peer | ratio | the peer |",
         "|---|---:|---:|---:|---|---:|---:|---|",

@@ -184,8 +184,8 @@ class DatabasesFile:
         """What the file holds; nothing where there is none. Raises ConfigError."""
         try:
             content = self.path.read_bytes()
-        except FileNotFoundError:
-            return ()
+        except (FileNotFoundError, NotADirectoryError):
+            return ()  # what can't be a folder is told by who has to write there
         except OSError as error:
             raise self._unusable(f"can't be read: {error.strerror}") from None
         self._close_to_others()

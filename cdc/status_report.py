@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import duckdb
 
 from cdc.engine import Engine
+from cdc.errors import ReplicaError
 from cdc.replica import state
 from cdc.source_monitor import SourceMonitor
 from cdc.status import (
@@ -28,7 +29,14 @@ def pipeline_status(
     counts = stream.counts()
     error = stream.last_error if stream.state is not PipelineState.STREAMING else syncs.last_error
     error = error or syncs.last_error or engine.writer.checkpoint_error
-    position = stream.applied or (engine.position() if opened else None)
+    position = stream.applied
+    tables: tuple[TableStatus, ...] = ()
+    try:
+        if opened:
+            position = position or engine.position()
+            tables = _table_statuses(engine, syncs)
+    except ReplicaError as unreadable:  # it is being opened again: that is to be told as well
+        error = error or unreadable
     return PipelineStatus(
         id=engine.id,
         state=_state(engine, syncs) if started or syncs.stopping else PipelineState.STOPPED,
@@ -55,7 +63,7 @@ def pipeline_status(
         queue_size=engine.writer.queued,
         current=position.status() if position else PositionStatus(),
         source=monitor.end.status() if monitor.end else PositionStatus(),
-        tables=_table_statuses(engine, syncs) if opened else (),
+        tables=tables,
     )
 
 

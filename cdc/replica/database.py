@@ -119,6 +119,8 @@ class ReplicaDatabase:
         try:
             cursor.execute("BEGIN TRANSACTION READ ONLY")
             return work(cursor)
+        except duckdb.Error as error:  # the file is being opened again, say
+            raise translate(error) from error
         finally:
             cursor.close()
 

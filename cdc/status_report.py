@@ -26,8 +26,11 @@ def pipeline_status(
 ) -> PipelineStatus:
     """How things stand now; `opened` and `started` say what of the pipeline there is to look at."""
     stream = syncs.stream
+    # The state before the error: a stream sets its error first, so a failure is never told without its reason.
+    state_now = _state(engine, syncs) if started or syncs.stopping else PipelineState.STOPPED
     counts = stream.counts()
-    error = stream.last_error if stream.state is not PipelineState.STREAMING else syncs.last_error
+    streams = PipelineState.STREAMING in (state_now, stream.state)
+    error = None if streams else stream.last_error
     error = error or syncs.last_error or engine.writer.checkpoint_error
     position = stream.applied
     tables: tuple[TableStatus, ...] = ()
@@ -39,7 +42,7 @@ def pipeline_status(
         error = error or unreadable
     return PipelineStatus(
         id=engine.id,
-        state=_state(engine, syncs) if started or syncs.stopping else PipelineState.STOPPED,
+        state=state_now,
         mode=syncs.mode,
         mode_reason=syncs.mode_reason,
         running=stream.reader is not None,

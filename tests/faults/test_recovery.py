@@ -17,7 +17,8 @@ from cdc.replica.database import ReplicaDatabase
 from cdc.replica.writer import Writer
 from cdc.sandbox.databases import Database
 from cdc.source.snapshot import Snapshot
-from cdc.status import TableState
+from cdc.status import PipelineState, TableState
+from cdc.stream_loop import StreamLoop
 from tests.replica import Replica, staging_tables
 from tests.waiting import wait_until
 
@@ -200,3 +201,29 @@ def test_a_file_that_can_not_be_opened_again_is_tried_with_growing_pauses(
     assert pauses == sorted(pauses)
     assert writer.stop(10.0)
     database.close()
+
+
+def test_a_failure_while_the_status_is_put_together_is_not_told_without_its_reason(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE t (id INT PRIMARY KEY)")
+    replica.start()
+    pipeline = replica.pipeline
+    pipeline.stop_stream()
+    stream = pipeline._stream
+    reason = DucklingError("the source is another one", hint="see there")
+    for moment in ("counts", "applied", "lag_seconds"):  # what a status asks for, from first to last
+        stream.last_error, stream.state = None, PipelineState.STOPPED
+        asked = getattr(StreamLoop, moment)
+
+        def fails_now(self: StreamLoop, asked: Any = asked) -> Any:
+            self._give_up(reason)
+            return asked.fget(self) if isinstance(asked, property) else asked(self)
+
+        with monkeypatch.context() as patch:
+            fake = property(fails_now) if isinstance(asked, property) else fails_now
+            patch.setattr(StreamLoop, moment, fake)
+            during = pipeline.status()
+        assert (during.state is PipelineState.FAILED) <= (during.last_error == reason.message)
+        after = pipeline.status()
+        assert (after.state, after.last_error) == (PipelineState.FAILED, reason.message)

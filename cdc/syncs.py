@@ -268,7 +268,8 @@ class Syncs:
 
     def _next_run(self) -> Run | None:
         """What to do next; starts the stream where one is wanted and possible. None after a wait."""
-        if self.stream_wanted and self._must_look():
+        due = self.fallback.schedule.due()  # asked once: no poll without the look before it
+        if self.stream_wanted and self._must_look(due):
             self.fallback.look()
         self.fallback.note_mode(stream_wanted=self.stream_wanted)
         position = self._engine.position()
@@ -280,7 +281,7 @@ class Syncs:
                 self._active, self._asked = self._asked, None
                 return self._active
             if self.mode == "polling":
-                if not self._poll_due():
+                if not (due and self._poll_due()):
                     self._changed.wait(timeout=1.0)
                     return None
                 self._active = Run("incremental", automatic=True)
@@ -298,11 +299,11 @@ class Syncs:
             self._begin(self._active)
             return self._active
 
-    def _must_look(self) -> bool:
+    def _must_look(self, poll_due: bool) -> bool:
         """Whether it may have changed that the log can, or can't, be followed."""
         if self.mode == "polling":
             now = self._clock()
-            if not self.fallback.schedule.due() or now < self._look_not_before:
+            if not poll_due or now < self._look_not_before:
                 return False
             self._look_not_before = now + _LOOK_PAUSE
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from cdc.config import Settings
+from cdc.engine import Engine
 from cdc.metrics import Metrics
 from cdc.pipeline import Pipeline
+from cdc.position import Position
 from cdc.registry import DEFAULT
 from cdc.sandbox.databases import Database, create_database, session
 from cdc.sandbox.servers import Flavor, Server
@@ -165,6 +168,30 @@ def test_a_server_without_a_log_is_polled_and_streamed_from_once_it_has_one(
     database.execute("INSERT INTO items (id, note) VALUES (3, 'streamed')", "DELETE FROM items WHERE id = 2")
     replica.catch_up()
     assert replica.assert_equal() == 1
+
+
+def test_a_poll_that_becomes_due_at_any_moment_looks_at_the_log_first(
+    server_factory: Callable[..., Server], timed: Callable[..., Timed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = server_factory(Flavor.MARIADB, *NO_LOG[Flavor.MARIADB])
+    database = create_database(server)
+    database.execute(ITEMS)
+    replica = timed(database.url).start(live=False)
+    wait_until(lambda: replica.runs == 1, "the first copy")
+    server.options = ()
+    server.restart()
+    read, passed = Engine.position, threading.Event()
+
+    def read_as_an_interval_passes(engine: Engine) -> Position | None:
+        """The thread reads it after it has decided whether to look, before it decides whether to poll."""
+        if threading.current_thread().name.startswith("sync-") and not passed.is_set():
+            passed.set()
+            replica.pass_an_interval()
+        return read(engine)
+
+    monkeypatch.setattr(Engine, "position", read_as_an_interval_passes)
+    wait_until(lambda: mode(replica)[0] == "cdc", "the log is noticed")
+    assert passed.is_set()
 
 
 @pytest.mark.parametrize("flavor", list(Flavor))

@@ -5,21 +5,49 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
-from contextlib import closing, suppress
+from contextlib import suppress
 from typing import Any
 
 from cdc.engine import Engine
 from cdc.errors import RunCancelledError
 from cdc.position import Position
 from cdc.runs import Run
-from cdc.source.server import binlog_end, server_facts
+from cdc.source.kept_session import KeptSession
+from cdc.source.server import ServerFacts, binlog_end, server_facts
 from cdc.status import SyncResult, TableResult
 from cdc.stream_loop import StreamLoop
+
+
+class LogEnd:
+    """Where the source's log ends, asked on a session that is kept from one sync to the next."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._session = KeptSession(
+            engine.endpoint, purpose="incremental sync", read_timeout=engine.settings.connect_timeout
+        )
+        self._facts: ServerFacts | None = None
+
+    def position(self) -> Position:
+        """Everything that is committed by now lies before it. Raises SourceError."""
+        try:
+            if self._session.open() or self._facts is None:
+                self._facts = server_facts(self._session.connection)
+            facts = self._facts
+            file, offset, gtid = binlog_end(self._session.connection, facts)
+        except BaseException:
+            self._session.close()  # whatever state it is in
+            raise
+        return Position(facts.flavor, facts.server_uuid, file, offset, gtid)
+
+    def close(self) -> None:
+        """Ends the session."""
+        self._session.close()
 
 
 def catch_up_with_source(
     engine: Engine,
     stream: StreamLoop,
+    log_end: LogEnd,
     run: Run,
     *,
     wait_streaming: Callable[[], None],
@@ -33,11 +61,7 @@ def catch_up_with_source(
     started = clock()
     before = stream.counts()
     wait_streaming()
-    with closing(engine.endpoint.connect(purpose="incremental sync")) as connection:
-        facts = server_facts(connection)
-        file, offset, gtid = binlog_end(connection, facts)
-    end = Position(facts.flavor, facts.server_uuid, file, offset, gtid)
-    _first(stream.meet(end).reached, run)
+    _first(stream.meet(log_end.position()).reached, run)
     engine.writer.submit(lambda _: None).result()
     wait_streaming()  # tables that changed on the way are copied again
     after = stream.counts()

@@ -183,7 +183,7 @@ class Pipeline:
             self._stream.stop(max(0.1, (deadline - self._clock()) * 0.5))
             ended = self._engine.writer.stop(max(0.1, deadline - self._clock()))
             self._syncs.join(deadline - self._clock())
-            self._syncs.fallback.close()
+            self._syncs.close_sessions()
             if not ended:
                 log.error("pipeline.stop_timed_out", database=self.id, seconds=timeout)
         self._engine.replica.close()

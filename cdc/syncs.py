@@ -24,7 +24,7 @@ from cdc.errors import (
     as_duckling,
 )
 from cdc.full_sync import FullSync
-from cdc.incremental import catch_up_with_source
+from cdc.incremental import LogEnd, catch_up_with_source
 from cdc.replica import run_log, state
 from cdc.runs import Run
 from cdc.status import PipelineState, SyncResult, TableResult, TableState
@@ -53,6 +53,7 @@ class Syncs:
         self._clock = clock
         self.stream = StreamLoop(engine, needs_copy=self.want_copies)
         self.fallback = Fallback(engine, self.stream, clock=clock)
+        self._log_end = LogEnd(engine)
         self._changed = threading.Condition()
         self._runs: deque[Run] = deque(maxlen=_RUNS_KEPT)
         self._active: Run | None = None
@@ -94,6 +95,11 @@ class Syncs:
         """Waits for the thread to end, `timeout` seconds at most."""
         if self._started:
             self._thread.join(max(0.1, timeout))
+
+    def close_sessions(self) -> None:
+        """Ends the sessions with the source that are kept from one sync to the next."""
+        self.fallback.close()
+        self._log_end.close()
 
     @property
     def alive(self) -> bool:
@@ -379,6 +385,7 @@ class Syncs:
             result = catch_up_with_source(
                 self._engine,
                 self.stream,
+                self._log_end,
                 run,
                 wait_streaming=lambda: self.wait_streaming(_PATIENCE, run.check_cancelled),
                 clock=self._clock,

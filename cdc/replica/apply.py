@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import duckdb
@@ -11,12 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import DivergenceError
+from cdc.replica.row_views import registered
 from cdc.replica.tables import has_key_index
 from cdc.schema import Table, quote_duckdb
 from cdc.source.rows import DELETE, INSERT
-
-_ROWS = "_duckling_rows"
-_GONE = "_duckling_gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +64,8 @@ def _first_and_last(keys: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     numbers = np.arange(len(keys))
     if len(keys) == 1:
         return numbers, numbers
+    if keys.num_columns == 1 and pa.types.is_integer(keys.schema.types[0]):
+        return _ends_of_integers(keys.column(0).to_numpy(), numbers)
     ends = (
         keys.append_column("row", pa.array(numbers))
         .group_by(keys.column_names, use_threads=False)
@@ -76,17 +74,14 @@ def _first_and_last(keys: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return ends["row_min"].to_numpy(), ends["row_max"].to_numpy()
 
 
-@contextmanager
-def registered(cursor: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> Iterator[None]:
-    """`rows` as a view, for the statements inside. An error of theirs is not hidden by the clean-up's."""
-    cursor.register(name, rows)
-    try:
-        yield
-    except BaseException:
-        with suppress(duckdb.Error):  # the transaction is aborted; its rollback takes the view along
-            cursor.unregister(name)
-        raise
-    cursor.unregister(name)
+def _ends_of_integers(keys: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `_first_and_last`, for the most usual keys: rising ones, of new rows, need one comparison each."""
+    if (keys[1:] > keys[:-1]).all():
+        return numbers, numbers
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    differs = ordered[1:] != ordered[:-1]
+    return order[np.concatenate(([True], differs))], order[np.concatenate((differs, [True]))]
 
 
 def delete_keys(cursor: duckdb.DuckDBPyConnection, table: Table, name: str, gone: pa.Table) -> int:
@@ -96,8 +91,8 @@ def delete_keys(cursor: duckdb.DuckDBPyConnection, table: Table, name: str, gone
         for i, column in enumerate(table.columns)
         if column.name in table.primary_key
     )
-    with registered(cursor, _GONE, gone):
-        done = cursor.execute(f"DELETE FROM {quote_duckdb(name)} t USING {_GONE} g WHERE {match}").fetchall()
+    with registered(cursor, gone) as view:
+        done = cursor.execute(f"DELETE FROM {quote_duckdb(name)} t USING {view} g WHERE {match}").fetchall()
     return int(done[0][0])
 
 
@@ -112,8 +107,8 @@ def append_rows(cursor: duckdb.DuckDBPyConnection, table: Table, name: str, rows
 
 def _insert(cursor: duckdb.DuckDBPyConnection, verb: str, table: Table, name: str, rows: pa.Table) -> int:
     listed = ", ".join(quote_duckdb(column.name) for column in table.columns)
-    with registered(cursor, _ROWS, rows):
-        cursor.execute(f"{verb} INTO {quote_duckdb(name)} ({listed}) SELECT * FROM {_ROWS}")
+    with registered(cursor, rows) as view:
+        cursor.execute(f"{verb} INTO {quote_duckdb(name)} ({listed}) SELECT * FROM {view}")
     return len(rows)
 
 
@@ -127,10 +122,10 @@ def _apply_keyless(
     listed = ", ".join(columns)
     target = quote_duckdb(name)
     signed = rows.append_column("sign", pa.array(np.where(operations == DELETE, -1, 1)))
-    with registered(cursor, _ROWS, signed):
+    with registered(cursor, signed) as view:
         cursor.execute(
             "CREATE OR REPLACE TEMP TABLE _duckling_net AS SELECT row_number() OVER () AS id, * FROM ("
-            f"SELECT {listed}, sum(sign)::BIGINT AS net FROM {_ROWS} GROUP BY {listed}) WHERE net <> 0"
+            f"SELECT {listed}, sum(sign)::BIGINT AS net FROM {view} GROUP BY {listed}) WHERE net <> 0"
         )
     wanted = cursor.execute("SELECT coalesce(sum(-net), 0) FROM _duckling_net WHERE net < 0").fetchall()[0][0]
     removed = _delete_counted(cursor, table, target) if wanted else 0

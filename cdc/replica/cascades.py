@@ -19,8 +19,8 @@ import duckdb
 import pyarrow as pa
 
 from cdc.errors import DivergenceError
-from cdc.replica.apply import registered
 from cdc.replica.image_values import ImageValues
+from cdc.replica.row_views import registered
 from cdc.schema import Table, quote_duckdb
 from cdc.source.cascades import (
     Cascades,
@@ -33,7 +33,6 @@ from cdc.source.cascades import (
 from cdc.source.rows import UPDATE
 from cdc.types import duckdb_type, row_schema
 
-_GIVEN = "_duckling_parents"
 _MOVES = "_duckling_moves"
 _MOVED = "_duckling_moved"
 
@@ -112,9 +111,9 @@ class CascadeReplay:
             values[f"new{i}"] = pa.array([new[i] for _, _, new in found], schema[i])
         values["fate"] = pa.array([int(fate) for _, fate, _ in found], pa.int8())
         listed = ", ".join(f"{side}{i}::{types[i]} AS {side}{i}" for side in ("old", "new") for i in places)
-        with registered(self._cursor, _GIVEN, pa.table(values)):
+        with registered(self._cursor, pa.table(values)) as view:
             self._cursor.execute(
-                f"CREATE OR REPLACE TEMP TABLE {_MOVES} AS SELECT DISTINCT {listed}, fate FROM {_GIVEN}"
+                f"CREATE OR REPLACE TEMP TABLE {_MOVES} AS SELECT DISTINCT {listed}, fate FROM {view}"
             )
 
     def _follow(

@@ -15,18 +15,17 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import DivergenceError, SchemaMismatchError
-from cdc.replica.apply import Applied, append_rows, apply_rows, delete_keys, registered
+from cdc.replica.apply import Applied, append_rows, apply_rows, delete_keys
 from cdc.replica.image_values import FROM_ORIGIN, ImageValues
+from cdc.replica.row_views import registered
 from cdc.schema import Table, quote_duckdb
 from cdc.source.mixed_rows import Image, MixedRow, MixedRows
 from cdc.source.rows import DELETE, INSERT
 from cdc.types import row_schema
 from cdc.values.json_diff import apply_diffs
 
-_WANTED = "_duckling_wanted"
 _ORIGINS = "_duckling_origins"
 _IMAGES = "_duckling_images"
-_PLACES = "_duckling_places"
 
 Key = tuple[Any, ...]
 
@@ -165,10 +164,10 @@ class _Completion:
         columns = self._table.columns
         same = " AND ".join(f"t.{quote_duckdb(columns[i].name)} = w.c{i}" for i in self._key)
         named = ", ".join(f"t.{quote_duckdb(column.name)} AS o{i}" for i, column in enumerate(columns))
-        with registered(self._cursor, _WANTED, listed):
+        with registered(self._cursor, listed) as view:
             self._cursor.execute(
                 f"CREATE OR REPLACE TEMP TABLE {_ORIGINS} AS SELECT w.origin, {named}"
-                f" FROM {quote_duckdb(self._name)} t JOIN {_WANTED} w ON {same}"
+                f" FROM {quote_duckdb(self._name)} t JOIN {view} w ON {same}"
             )
         texts = sorted(documents)
         listing = ", ".join(["origin", *(f"o{i}::VARCHAR" for i in texts)])
@@ -258,16 +257,16 @@ class _Completion:
         self._cursor.execute(
             f"CREATE OR REPLACE TEMP TABLE {_IMAGES} AS SELECT {shape}, 0::BIGINT AS nth FROM {target} LIMIT 0"
         )
-        with registered(self._cursor, _PLACES, images):
-            self._cursor.execute(f"INSERT INTO {_IMAGES} SELECT * FROM {_PLACES}")
+        with registered(self._cursor, images) as view:
+            self._cursor.execute(f"INSERT INTO {_IMAGES} SELECT * FROM {view}")
         places = {"nth": numbers, "origin": pa.array([row.origin for row in rows], pa.int64())}
         for i in range(len(columns)):
             places[f"h{i}"] = pa.array([row.sources[i] != FROM_ORIGIN for row in rows])
         listed = ", ".join(quote_duckdb(column.name) for column in columns)
         chosen = ", ".join(f"CASE WHEN p.h{i} THEN i.i{i} ELSE o.o{i} END" for i in range(len(columns)))
-        with registered(self._cursor, _PLACES, pa.table(places)):
+        with registered(self._cursor, pa.table(places)) as view:
             self._cursor.execute(
-                f"INSERT INTO {target} ({listed}) SELECT {chosen} FROM {_PLACES} p"
+                f"INSERT INTO {target} ({listed}) SELECT {chosen} FROM {view} p"
                 f" JOIN {_IMAGES} i ON i.nth = p.nth JOIN {_ORIGINS} o ON o.origin = p.origin"
             )
         self._cursor.execute(f"DROP TABLE {_IMAGES}")

@@ -6,7 +6,7 @@ at the next start, as `interrupted`. Every function takes the cursor of the tran
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -29,10 +29,16 @@ CREATE TABLE IF NOT EXISTS _duckling.sync_log (
 """
 
 _KEPT = 10_000
-"""Rows kept of each of both tables."""
+"""Rows kept of each of both tables, and up to _PRUNED_EVERY more."""
+_PRUNED_EVERY = 500
+"""Rows of the log from one pruning to the next: it reads both tables, a run writes a few rows."""
 
 SYNC_TYPES = {"full": "snapshot", "table": "snapshot", "incremental": "micro-batch", "validation": "repair"}
 """How the log calls what a run of each kind does, where no table's result says it better."""
+
+
+_Entry = tuple[str | None, str, int, int, str, str | None]
+"""A row of the log: table, sync type, records, milliseconds, status, error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +69,6 @@ def begin(cursor: duckdb.DuckDBPyConnection, run: Run) -> None:
         " duration_ms, started_at) VALUES (?, ?, ?, ?, 'running', 0, 0, ?)",
         [run.id, run.kind, list(run.tables), run.automatic, _now()],
     )
-    cursor.execute(
-        "DELETE FROM _duckling.runs WHERE started_at <"
-        " (SELECT started_at FROM _duckling.runs ORDER BY started_at DESC LIMIT 1 OFFSET ?)",
-        [_KEPT],
-    )
 
 
 def end(
@@ -89,22 +90,13 @@ def end(
         " error_code = ?, ended_at = ? WHERE run_id = ?",
         [status, total, duration_ms, error, error_code, _now(), run.id],
     )
-    for each in results:
-        _log(
-            cursor,
-            run.id,
-            each.table,
-            each.sync_type,
-            each.records,
-            each.duration_ms,
-            each.status,
-            each.error,
-        )
+    entries: list[_Entry] = [
+        (each.table, each.sync_type, each.records, each.duration_ms, each.status, each.error)
+        for each in results
+    ]
     if error is not None or not results:
-        _log(cursor, run.id, None, SYNC_TYPES[run.kind], total, duration_ms, status, error)
-    cursor.execute(
-        "DELETE FROM _duckling.sync_log WHERE id <= (SELECT max(id) FROM _duckling.sync_log) - ?", [_KEPT]
-    )
+        entries.append((None, SYNC_TYPES[run.kind], total, duration_ms, status, error))
+    _log(cursor, run.id, entries)
 
 
 def interrupt(cursor: duckdb.DuckDBPyConnection) -> int:
@@ -116,7 +108,7 @@ def interrupt(cursor: duckdb.DuckDBPyConnection) -> int:
         [_now()],
     ).fetchall()
     for run_id, kind, error in cut:
-        _log(cursor, run_id, None, SYNC_TYPES[kind], 0, 0, "interrupted", error)
+        _log(cursor, run_id, [(None, SYNC_TYPES[kind], 0, 0, "interrupted", error)])
     return len(cut)
 
 
@@ -177,18 +169,23 @@ def _record(row: tuple[Any, ...]) -> RunRecord:
     )
 
 
-def _log(
-    cursor: duckdb.DuckDBPyConnection,
-    run_id: str,
-    table: str | None,
-    sync_type: str,
-    records: int,
-    duration_ms: int,
-    status: str,
-    error: str | None,
-) -> None:
-    cursor.execute(
+def _log(cursor: duckdb.DuckDBPyConnection, run_id: str, entries: Sequence[_Entry]) -> None:
+    columns = [list(column) for column in zip(*entries, strict=True)]
+    ids = cursor.execute(
         "INSERT INTO _duckling.sync_log (run_id, table_name, sync_type, records_processed, duration_ms,"
-        " status, error, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [run_id, table, sync_type, records, duration_ms, status, error, _now()],
+        " status, error, created_at) SELECT ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]),"
+        " unnest(?::BIGINT[]), unnest(?::BIGINT[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), ? RETURNING id",
+        [run_id, *columns, _now()],
+    ).fetchall()
+    newest = max(ids)[0]
+    if newest % _PRUNED_EVERY < len(entries):
+        _prune(cursor, newest)
+
+
+def _prune(cursor: duckdb.DuckDBPyConnection, newest: int) -> None:
+    cursor.execute("DELETE FROM _duckling.sync_log WHERE id <= ?", [newest - _KEPT])
+    cursor.execute(
+        "DELETE FROM _duckling.runs WHERE started_at <"
+        " (SELECT started_at FROM _duckling.runs ORDER BY started_at DESC LIMIT 1 OFFSET ?)",
+        [_KEPT],
     )

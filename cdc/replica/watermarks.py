@@ -30,6 +30,12 @@ _COLUMNS = (
 )
 
 
+_WRITTEN = (
+    "table_name, last_processed_id, last_processed_timestamp, timestamp_column, primary_key_column, kind,"
+    " progress, updated_at"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """A place within a pass over a table, in the order of timestamp and key.
@@ -111,25 +117,34 @@ def _watermark(
 
 def save_watermarks(cursor: duckdb.DuckDBPyConnection, watermarks: Iterable[Watermark]) -> None:
     """Records watermarks, replacing those of the same tables."""
-    now = datetime.now(UTC).replace(tzinfo=None)
-    values = [
-        value
-        for each in watermarks
-        for value in (
+    rows = [
+        (
             each.table,
             each.last_key,
             each.timestamp,
             each.column,
             each.key or None,
-            now,
             each.kind,
             orjson.dumps(asdict(each.progress)).decode(),
         )
+        for each in watermarks
     ]
-    if values:
-        rows = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * (len(values) // 8))
+    if not rows:
+        return
+    # Lists, so that the statement is as short for a thousand tables as for one.
+    listed = ", ".join(["unnest(?::VARCHAR[])"] * len(rows[0]))
+    given = f"(SELECT {listed}, ?) AS given({_WRITTEN})"
+    values = [*(list(column) for column in zip(*rows, strict=True)), datetime.now(UTC).replace(tzinfo=None)]
+    moved = ", ".join(f"{name} = given.{name}" for name in _WRITTEN.split(", ")[1:])
+    # Nearly always they are there, and an UPDATE takes half the time of INSERT OR REPLACE.
+    updated = cursor.execute(
+        f"UPDATE _duckling.appender_watermarks AS mark SET {moved} FROM {given}"
+        " WHERE mark.table_name = given.table_name",
+        values,
+    ).fetchall()
+    if updated[0][0] < len(rows):
         cursor.execute(
-            f"INSERT OR REPLACE INTO _duckling.appender_watermarks ({_COLUMNS}) VALUES {rows}", values
+            f"INSERT OR REPLACE INTO _duckling.appender_watermarks ({_WRITTEN}) SELECT * FROM {given}", values
         )
 
 

@@ -16,7 +16,7 @@ import structlog
 from cdc.backoff import Backoff
 from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, StoppedError
 from cdc.metrics import DatabaseMetrics
-from cdc.replica import prepared
+from cdc.replica import prepared, row_views
 from cdc.replica.batch_rows import BatchRows
 from cdc.replica.checkpoints import Checkpoints
 from cdc.replica.database import ReplicaDatabase, translate
@@ -319,6 +319,7 @@ class Writer:
         if self._cursor is not None:
             with suppress(duckdb.Error):  # none is open, or the file is gone: either way nothing stays
                 self._cursor.execute("ROLLBACK")
+            row_views.forget(self._cursor)
 
     def _apply_with_retry(self, target: BatchTarget, batch: Batch) -> None:
         """Applies a batch. A write conflict with a reader's transaction is tried again, never skipped.

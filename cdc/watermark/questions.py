@@ -64,13 +64,12 @@ def _newest(number: int, followed: Followed) -> str:
     table, column = followed.table.source_name, followed.column
     assert column is not None
     name = quote_mysql(column.name)
-    greatest = f"CAST((SELECT MAX({name}) FROM {table}) AS CHAR)"
     if followed.kind == "key":
-        return f"SELECT {number}, {greatest}, 0"
-    lacking = f"COALESCE((SELECT MIN({name}) FROM {table}) < '{first_date(column)}', 0)"
+        return f"SELECT {number}, CAST(MAX({name}) AS CHAR), 0 FROM {table}"
+    lacking = f"COALESCE(MIN({name}) < '{first_date(column)}', 0)"
     if column.nullable:
         lacking += f" OR EXISTS (SELECT 1 FROM {table} WHERE {name} IS NULL)"
-    return f"SELECT {number}, {greatest}, {lacking}"
+    return f"SELECT {number}, CAST(MAX({name}) AS CHAR), {lacking} FROM {table}"
 
 
 def _newest_and_undated(number: int, followed: Followed) -> str:

@@ -1,10 +1,11 @@
-"""Watermark syncs measured: a database that changes little, and one large table, each against its full copy."""
+"""Incremental syncs measured, by the log and by watermarks, each against the full copy of the same database."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from statistics import median
 
 from cdc.sandbox.databases import Database, create_database, session
 from cdc.sandbox.service import Service
@@ -14,8 +15,10 @@ from tests.benchmarks.scenarios import Bench
 FULL = "POST /sync/full of the same database"
 _STATEMENT_ROWS = 10_000
 _TABLES = 100
-_TOUCHED = 10
-"""Tables of the hundred in which the changed rows are."""
+_SPREADS = (1, 10, 100)
+"""Numbers of tables in which the changed rows are."""
+_SYNCS = 3
+"""Incremental syncs behind each full one, of which the median counts: the first meets a cold file."""
 _RATIO_GOAL = 650.0
 _POLL_GOAL = 40.0
 
@@ -78,59 +81,100 @@ def _calm(database: Database, tables: int) -> None:
             )
 
 
-def _sync(service: Service, kind: str, records: int) -> float:
-    """Milliseconds of a sync, from the request to its answer. Raises RuntimeError for another number of rows."""
+def _sync(service: Service, kind: str) -> tuple[float, int]:
+    """Milliseconds of a sync, from the request to its answer, and the rows that it read."""
     began = time.perf_counter()
     done = service.post(f"/sync/{kind}")
     milliseconds = (time.perf_counter() - began) * 1000
-    if done["totalRecords"] != records or done["errors"]:
-        raise RuntimeError(f"the sync read {done['totalRecords']} rows, not {records}: {done['errors']}")
-    return milliseconds
+    if done["errors"]:
+        raise RuntimeError(f"the sync failed: {done['errors']}")
+    return milliseconds, done["totalRecords"]
+
+
+def _check(service: Service, database: Database, touched: int) -> None:
+    """Raises RuntimeError unless the copy has all that `_touch` did."""
+    for number in range(touched):
+        sql = f"SELECT count(*) AS counted, sum(n) AS total, CAST(max(updated_at) AS CHAR(26)) AS newest FROM t{number}"
+        with session(database.url) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            there = [str(value) for value in cursor.fetchall()[0]]
+        [found] = service.query(sql)
+        here = [str(value) for value in found.values()]
+        if here != there:
+            raise RuntimeError(f"t{number} is {here} in the copy and {there} at the source")
 
 
 def _measure(
-    bench: Bench, *, tables: int, rows: int, touched: int, changed: int
-) -> Iterator[tuple[float, float]]:
-    """Milliseconds of a full sync and of incremental ones behind it, for each run."""
+    bench: Bench, *, tables: int, rows: int, spreads: Sequence[int], changed: int, streaming: bool
+) -> Iterator[tuple[float, dict[int, float]]]:
+    """Milliseconds of a full sync, and of an incremental one behind `changed` rows spread over each number of
+    tables of `spreads`, for each run."""
     with _filled(bench, tables, rows) as database:
         for _ in range(bench.repeat):
-            _calm(database, touched)
-            with bench.service(database, cdc_enabled=False, auto_start_sync=False) as service:
+            _calm(database, max(spreads))
+            with bench.service(database, cdc_enabled=streaming, auto_start_sync=False) as service:
                 service.start()
-                full = _sync(service, "full", tables * rows)
-                _sync(service, "incremental", 0)
-                _touch(database, touched, rows, changed)
-                yield full, _sync(service, "incremental", touched * changed)
+                full, copied = _sync(service, "full")
+                if copied != tables * rows:
+                    raise RuntimeError(f"the full sync read {copied} rows, not {tables * rows}")
+                _sync(service, "incremental")
+                figures = {}
+                for spread in spreads:
+                    found = []
+                    for _ in range(_SYNCS):
+                        _touch(database, spread, rows, max(1, changed // spread))
+                        found.append(_sync(service, "incremental")[0])
+                        _check(service, database, spread)
+                    figures[spread] = median(found)
+                yield full, figures
                 service.stop()
                 service.duckdb_path.unlink()
 
 
 def few_changes(bench: Bench, part: int) -> list[Figure]:
-    """A hundred tables, 5,000,000 rows, one in ten thousand of them changed, in ten of the tables."""
+    """A hundred tables, 5,000,000 rows, one in ten thousand of them changed: in one, ten or all of the tables."""
     rows = 50_000 // part
-    changed = max(1, _TABLES * rows // 10_000 // _TOUCHED)
-    name = f"incremental sync of {_TABLES} tables, {_TABLES * rows:,} rows, 0.01 % of them changed"
-    figure = Figure(name, "ms", None, FULL, less_is_better=True)
-    speed = Figure(f"{name}: times faster than the full sync", "times", _RATIO_GOAL, "the full sync")
-    bench.say(name)
-    for full, poll in _measure(bench, tables=_TABLES, rows=rows, touched=_TOUCHED, changed=changed):
-        figure.runs.append(poll)
-        figure.peer_runs.append(full)
-        speed.runs.append(full / poll)
-        speed.peer_runs.append(1.0)
-        bench.say(f"  {poll:.1f} ms, the full sync {full:,.0f} ms: {full / poll:.0f} times faster")
-    return [figure, speed]
+    changed = _TABLES * rows // 10_000
+    figures: list[Figure] = []
+    for streaming, way in ((True, "by the log"), (False, "by watermark")):
+        name = f"incremental sync {way}, 500 of 5,000,000 rows in 100 tables changed"
+        found: dict[int, tuple[Figure, Figure]] = {}
+        for spread in _SPREADS:
+            where = f"{name}, in {spread} of them"
+            goal = _RATIO_GOAL if spread == 1 else None
+            speed = Figure(f"{where}: times faster than the full sync", "times", goal, "the full sync")
+            found[spread] = (Figure(where, "ms", None, FULL, less_is_better=True), speed)
+        bench.say(name)
+        for full, polls in _measure(
+            bench, tables=_TABLES, rows=rows, spreads=_SPREADS, changed=changed, streaming=streaming
+        ):
+            for spread, poll in polls.items():
+                figure, speed = found[spread]
+                figure.runs.append(poll)
+                figure.peer_runs.append(full)
+                speed.runs.append(full / poll)
+                speed.peer_runs.append(1.0)
+                bench.say(
+                    f"  in {spread}: {poll:.1f} ms, the full sync {full:,.0f} ms: {full / poll:.0f} times"
+                )
+        figures += [each for pair in found.values() for each in pair]
+    return figures
 
 
 def one_large_table(bench: Bench, part: int) -> list[Figure]:
     """1,000 of 1,000,000 rows changed, with an index on the timestamp."""
     rows = 1_000_000 // part
     changed = 1_000 // part
-    name = f"incremental sync, {changed:,} of {rows:,} rows changed"
-    figure = Figure(name, "ms", _POLL_GOAL, FULL, less_is_better=True)
-    bench.say(name)
-    for full, poll in _measure(bench, tables=1, rows=rows, touched=1, changed=changed):
-        figure.runs.append(poll)
-        figure.peer_runs.append(full)
-        bench.say(f"  {poll:.1f} ms, the full sync {full:,.0f} ms")
-    return [figure]
+    figures: list[Figure] = []
+    for streaming, way in ((False, "by watermark"), (True, "by the log")):
+        name = f"incremental sync {way}, {changed:,} of {rows:,} rows changed"
+        figure = Figure(name, "ms", _POLL_GOAL, FULL, less_is_better=True)
+        bench.say(name)
+        for full, polls in _measure(
+            bench, tables=1, rows=rows, spreads=(1,), changed=changed, streaming=streaming
+        ):
+            figure.runs.append(polls[1])
+            figure.peer_runs.append(full)
+            bench.say(f"  {polls[1]:.1f} ms, the full sync {full:,.0f} ms")
+        figures.append(figure)
+    return figures

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc.errors import DivergenceError
-from cdc.replica.apply import append_rows, apply_rows
+from cdc.replica.apply import _first_and_last, append_rows, apply_rows
 from cdc.replica.tables import create_staging, staging_name
 from cdc.schema import Column, Table
 from cdc.source.rows import DELETE, INSERT, UPDATE
@@ -268,3 +268,16 @@ def test_equal_rows_are_counted_where_a_column_hides_the_row_number(
     assert content(cursor, name) == [(1, 1), (1, 1), (1, 2), (3, 3)]
     with pytest.raises(DivergenceError):
         apply_rows(cursor, of, name, *batch(of, *[(DELETE, (1, 1))] * 3), overlap=False)
+
+
+@given(st.lists(st.integers(-5, 5), min_size=1, max_size=40))
+def test_the_ends_of_integer_keys_are_those_that_grouping_finds(keys: list[int]) -> None:
+    """One integer column has a way of its own; with a second, constant one, the general way is taken."""
+    single = pa.table({"c0": pa.array(keys, pa.int32())})
+    double = single.append_column("c1", pa.array([0] * len(keys)))
+
+    def pairs(of: pa.Table) -> list[tuple[int, int]]:
+        first, last = _first_and_last(of)
+        return sorted(zip(first.tolist(), last.tolist(), strict=True))
+
+    assert pairs(single) == pairs(double)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,9 +18,20 @@ from pydantic_settings import (
 from cdc.errors import ConfigError
 
 MIN_KEY_LENGTH = 16
+AUTO = "auto"
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 Names = Annotated[tuple[str, ...], NoDecode]
+
+
+def byte_size(text: str) -> int:
+    """Bytes of a size as DuckDB reads it: "512MB" are 512,000,000, "512MiB" 536,870,912. Raises ValueError."""
+    match = _SIZE.fullmatch(text)
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"{text!r} is no size: write it as 512MB or 2GiB, or auto")
+    return int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].lower()])
 
 
 class Settings(BaseSettings):
@@ -34,8 +46,9 @@ class Settings(BaseSettings):
     mysql_password_file: Path | None = None
     """Read at every connect, so that a password can be rotated; wins over the URL's."""
     duckdb_path: Path = Path("data/duckling.db")
-    duckdb_memory_limit: str = "256MB"
-    """DuckDB's own memory_limit; what exceeds it spills to a folder beside the file."""
+    duckdb_memory_limit: str = AUTO
+    """DuckDB's own memory_limit. `auto` begins with 256 MB and doubles it, up to half of the machine's memory,
+    when what is written does not fit; a size ("2GB") is never exceeded."""
     duckdb_threads: int = Field(default=0, ge=0)
     """DuckDB's threads; 0 leaves its default, one a core."""
 
@@ -125,6 +138,13 @@ class Settings(BaseSettings):
     def _split_names(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(name.strip() for name in value.split(",") if name.strip())
+        return value
+
+    @field_validator("duckdb_memory_limit")
+    @classmethod
+    def _is_size(cls, value: str) -> str:
+        if value != AUTO:
+            byte_size(value)
         return value
 
     @field_validator("log_level", mode="before")

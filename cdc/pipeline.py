@@ -61,6 +61,7 @@ class Pipeline:
             settings.duckdb_path,
             memory_limit=settings.duckdb_memory_limit,
             threads=settings.duckdb_threads,
+            name=database_id,
         )
         writer = Writer(
             replica,

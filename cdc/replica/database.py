@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
+import structlog
 
 from cdc.errors import (
     ReplicaError,
@@ -19,9 +20,15 @@ from cdc.errors import (
     ReplicaLockedError,
     RowRefusedError,
 )
+from cdc.replica.memory import MemoryLimit
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+OUT_OF_MEMORY = "REPLICA_MEMORY"
+MEMORY_NOTE = "memory_bytes"
+"""Under this name the bookkeeping keeps how far the memory limit has grown."""
 _NEVER = "1TB"
 _LOCK_UP = (
     "LOAD icu",  # built in; it brings the setting TimeZone, which would be the machine's
@@ -29,6 +36,8 @@ _LOCK_UP = (
     "SET GLOBAL enable_external_access = false",
     "SET GLOBAL lock_configuration = true",
 )
+_NO_PARTING_CHECKPOINT = "PRAGMA disable_checkpoint_on_shutdown"
+"""What is in memory is not always to go into the file: see `WriteSession.commit`."""
 _CLOSE_TRIES = 40
 _CLOSE_PAUSE = 0.05
 
@@ -40,10 +49,13 @@ class ReplicaDatabase:
     and the configuration locked from the start: no SQL can reach files or the network, or undo that.
     """
 
-    def __init__(self, path: Path, *, memory_limit: str, threads: int = 0) -> None:
+    def __init__(self, path: Path, *, memory_limit: str, threads: int = 0, name: str = "default") -> None:
+        """`name` is the database's in the log."""
         self.path = path
-        self._memory_limit = memory_limit
+        self.memory = MemoryLimit(memory_limit)
+        """Takes effect when the file is opened."""
         self._threads = threads
+        self._name = name
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._cursors: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
@@ -54,7 +66,6 @@ class ReplicaDatabase:
         Raises ReplicaLockedError, ReplicaFileError.
         """
         config: dict[str, Any] = {
-            "memory_limit": self._memory_limit,
             # Checkpoints are the writer's business: at DuckDB's 16 MiB each scattered update pays for one.
             "checkpoint_threshold": _NEVER,
             "autoinstall_known_extensions": "false",
@@ -64,9 +75,7 @@ class ReplicaDatabase:
             config["threads"] = self._threads
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = duckdb.connect(str(self.path), config=config)
-            for statement in _LOCK_UP:
-                connection.execute(statement)
+            connection = self._connect(config)
         except OSError as error:
             raise ReplicaFileError(
                 f"the folder {self.path.parent} can't be used: {error.strerror}",
@@ -77,6 +86,29 @@ class ReplicaDatabase:
         with self._lock:
             self._connection = connection
 
+    def _connect(self, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+        """Opens the file, with more memory for a moment where its write-ahead log takes that to be replayed."""
+        limit = self.memory.bytes
+        while True:
+            try:
+                connection = duckdb.connect(str(self.path), config={**config, "memory_limit": f"{limit}B"})
+                break
+            except duckdb.Error as error:
+                if not is_out_of_memory(error) or limit >= self.memory.recovery_bytes:
+                    raise
+                limit = min(limit * 2, self.memory.recovery_bytes)
+        connection.execute(_NO_PARTING_CHECKPOINT)
+        if limit > self.memory.bytes:
+            log.warning(
+                "replica.replayed", database=self._name, limit=str(self.memory), taken=f"{limit / 1e6:.0f} MB"
+            )
+            connection.execute("CHECKPOINT")
+        if self.memory.grow(_remembered(connection)) or limit > self.memory.bytes:
+            connection.execute(f"SET GLOBAL memory_limit = '{self.memory.bytes}B'")
+        for statement in _LOCK_UP:
+            connection.execute(statement)
+        return connection
+
     def open_error(self, error: duckdb.Error) -> ReplicaError:
         """The error of ours for one that DuckDB raised while opening the file."""
         text = str(error)
@@ -86,7 +118,7 @@ class ReplicaDatabase:
             return ReplicaLockedError(
                 f"{holder} has {self.path} open", hint="only one process can open the file: end the other one"
             )
-        if "memory" in text.lower() and isinstance(error, duckdb.OutOfMemoryException):
+        if is_out_of_memory(error):
             return ReplicaFileError(
                 f"opening {self.path} needs more memory than DUCKDB_MEMORY_LIMIT allows",
                 hint="raise DUCKDB_MEMORY_LIMIT; the write-ahead log is replayed in memory",
@@ -124,9 +156,10 @@ class ReplicaDatabase:
         finally:
             cursor.close()
 
-    def close(self) -> None:
+    def close(self, *, checkpoint: bool = True) -> None:
         """Closes the file, interrupting what its cursors still do. May be called twice.
 
+        Without `checkpoint` what is in memory is given up; what is committed stands in the write-ahead log.
         Raises ReplicaError where a query can't be interrupted within two seconds.
         """
         with self._lock:
@@ -134,6 +167,11 @@ class ReplicaDatabase:
             cursors = list(self._cursors)
         if connection is None:
             return
+        if checkpoint:
+            try:
+                connection.execute("CHECKPOINT")
+            except duckdb.Error as error:  # the log is replayed when the file is opened
+                log.warning("replica.checkpoint_put_off", database=self._name, error=translate(error).message)
         pause = threading.Event()
         for _ in range(_CLOSE_TRIES):
             try:
@@ -150,6 +188,14 @@ class ReplicaDatabase:
             hint="nothing that was committed is lost",
         )
 
+    def held_bytes(self, cursor: duckdb.DuckDBPyConnection) -> int:
+        """Memory that DuckDB can't let go of before a checkpoint: what was met in indexes, and new rows."""
+        found = cursor.execute(
+            "SELECT coalesce(sum(memory_usage_bytes), 0) FROM duckdb_memory()"
+            " WHERE tag IN ('ART_INDEX', 'IN_MEMORY_TABLE', 'TRANSACTION')"
+        ).fetchall()
+        return int(found[0][0])
+
     @property
     def file_bytes(self) -> int:
         """Size of the file; 0 where there is none."""
@@ -163,6 +209,26 @@ class ReplicaDatabase:
             return wal.stat().st_size
         except FileNotFoundError:
             return 0
+
+
+def _remembered(connection: duckdb.DuckDBPyConnection) -> int:
+    """The memory that this file needed before; 1 where none is noted."""
+    noted = connection.execute(
+        "SELECT 1 FROM duckdb_tables() WHERE schema_name = '_duckling' AND table_name = 'meta'"
+    ).fetchall()
+    if not noted:
+        return 1
+    found = connection.execute("SELECT value FROM _duckling.meta WHERE name = ?", [MEMORY_NOTE]).fetchall()
+    return int(found[0][0]) if found else 1
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether DuckDB failed for its memory limit; a commit that does says so in words alone."""
+    text = str(error)
+    return isinstance(error, duckdb.OutOfMemoryException) or (
+        isinstance(error, duckdb.Error)
+        and ("failed to pin block" in text or "could not allocate block" in text)
+    )
 
 
 def translate(error: duckdb.Error) -> ReplicaError:
@@ -182,11 +248,11 @@ def translate(error: duckdb.Error) -> ReplicaError:
             f"DuckDB refuses a row ({kind}: {_cause(error)})",
             hint="mend the row at the source, then copy the table again: POST /sync/table/NAME",
         )
-    if isinstance(error, duckdb.OutOfMemoryException):
+    if is_out_of_memory(error):
         return ReplicaError(
             "DuckDB ran out of the memory it may use",
             hint="raise DUCKDB_MEMORY_LIMIT, or lower BATCH_SIZE",
-            code="REPLICA_MEMORY",
+            code=OUT_OF_MEMORY,
         )
     if isinstance(error, duckdb.IOException) or "could not write" in str(error).lower():
         return ReplicaError(

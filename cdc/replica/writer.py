@@ -7,32 +7,27 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import duckdb
 import structlog
 
-from cdc.backoff import Backoff
 from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, StoppedError
 from cdc.metrics import DatabaseMetrics
-from cdc.replica import prepared, row_views
+from cdc.replica import prepared
 from cdc.replica.batch_rows import BatchRows
 from cdc.replica.checkpoints import Checkpoints
-from cdc.replica.database import ReplicaDatabase, translate
+from cdc.replica.database import ReplicaDatabase, is_out_of_memory, translate
 from cdc.replica.target import BatchTarget
+from cdc.replica.write_session import Job, WriteSession
 from cdc.source.batcher import Batch, FlushReason
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-Job = Callable[[duckdb.DuckDBPyConnection], Any]
-
 _QUEUED_BATCHES = 2
 """Batches that wait for the writer, per stream: enough to keep it busy, few enough to bound memory."""
 _CONFLICT_TRIES = 3
-_REOPEN_SECONDS = 30.0
-"""The longest pause between two attempts to open the file again."""
 
 
 class Writer:
@@ -53,12 +48,14 @@ class Writer:
         checkpoint_idle: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
         self._metrics = metrics
         self._name = name
         self._clock = clock
         self._checkpoints = Checkpoints(
             database, metrics, name, wal_bytes=checkpoint_wal_bytes, idle=checkpoint_idle, clock=clock
+        )
+        self._session = WriteSession(
+            database, self._checkpoints, name=name, refuse=self._refuse, pause=self._pause, clock=clock
         )
         self._rows = BatchRows(metrics, name)
         self._changed = threading.Condition()
@@ -71,14 +68,13 @@ class Writer:
         self._failed: DucklingError | None = None
         self._open_target: BatchTarget | None = None
         self._targets: set[BatchTarget] = set()
-        self._cursor: duckdb.DuckDBPyConnection | None = None
         self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
 
     # For other threads -------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Starts the thread. The database must be open."""
-        self._cursor = self._database.cursor()
+        self._session.open()
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
@@ -210,16 +206,19 @@ class Writer:
             if item is None:
                 if self._finished():
                     break
-                self._checkpoint("idle")
+                self._busy_since = self._clock()
+                self._session.checkpoint("idle")
+                self._busy_since = None
                 last_work = self._clock()
                 continue
             self._busy_since = self._clock()
             self._handle(item)
-            self._busy_since = None
             worked = True
             last_work = self._clock()
-            if self._open_target is None and self._checkpoints.due():
-                self._checkpoint("size")
+            if self._open_target is None:
+                self._busy_since = last_work
+                self._session.tidy()
+            self._busy_since = None
 
     def _finished(self) -> bool:
         return self._stopping and not self._jobs and not self._batches
@@ -235,7 +234,7 @@ class Writer:
         open_target = self._open_target
         if open_target is not None:
             if open_target.error is not None:
-                self._rollback()
+                self._session.rollback()
                 self._open_target = None
                 return self._next()
             for at, (target, batch) in enumerate(self._batches):
@@ -244,7 +243,7 @@ class Writer:
                     self._changed.notify_all()
                     return target, batch
             if self._stopping:
-                self._rollback()
+                self._session.rollback()
                 self._open_target = None
                 return self._next()
             return None
@@ -275,51 +274,31 @@ class Writer:
             return
         future: Future[Any] = second
         try:
-            result = self._in_transaction(first)
+            result = self._session.run(first)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+            fatal = isinstance(error, ReplicaFatalError)
+            if fatal:
+                self._session.shut()
             future.set_exception(error)
-            if isinstance(error, ReplicaFatalError):
-                self._reopen()
+            if fatal:
+                self._session.reopen()
         else:
             future.set_result(result)
 
     def _fail_target(self, target: BatchTarget, error: DucklingError) -> None:
-        self._rollback()
+        self._session.rollback()
         self._open_target = None
+        if isinstance(error, ReplicaFatalError):
+            self._session.shut()
         with self._changed:
             target.error = error
             self._batches = deque(item for item in self._batches if item[0] is not target)
             self._changed.notify_all()
         if isinstance(error, ReplicaFatalError):
-            self._reopen()
+            self._session.reopen()
         target.on_error(error)
 
     # Transactions ------------------------------------------------------------------------------------
-
-    def _writing(self) -> duckdb.DuckDBPyConnection:
-        if self._cursor is None:
-            raise self._failed or ReplicaError("the file is not open", hint="restart the service")
-        return self._cursor
-
-    def _in_transaction(self, job: Job) -> Any:
-        cursor = self._writing()
-        try:
-            cursor.execute("BEGIN")
-            result = job(cursor)
-            cursor.execute("COMMIT")
-        except duckdb.Error as error:
-            self._rollback()
-            raise translate(error) from error
-        except BaseException:
-            self._rollback()
-            raise
-        return result
-
-    def _rollback(self) -> None:
-        if self._cursor is not None:
-            with suppress(duckdb.Error):  # none is open, or the file is gone: either way nothing stays
-                self._cursor.execute("ROLLBACK")
-            row_views.forget(self._cursor)
 
     def _apply_with_retry(self, target: BatchTarget, batch: Batch) -> None:
         """Applies a batch. A write conflict with a reader's transaction is tried again, never skipped.
@@ -329,45 +308,51 @@ class Writer:
         """
         replace = self._open_target is not None or batch.position is None
         conflicts = 0
+        relief = self._session.relief()
         while True:
             in_parts = self._open_target is not None
             try:
                 self._apply(target, batch, replace)
-            except duckdb.ConstraintException as error:
-                if replace:
-                    raise translate(error) from error
-                self._rollback()
-                replace = True
-            except duckdb.TransactionException as error:
-                if "conflict" not in str(error).lower():
-                    raise translate(error) from error  # the commit failed: no room on the disk, say
-                self._rollback()
-                self._open_target = None
-                conflicts += 1
-                if in_parts or conflicts == _CONFLICT_TRIES:
-                    raise ReplicaError(
-                        "DuckDB reports a write conflict", hint="the batch is applied again", code="CONFLICT"
-                    ) from error
             except duckdb.Error as error:
-                raise translate(error) from error
+                if is_out_of_memory(error):
+                    self._session.rollback()
+                    self._open_target = None
+                    # The parts before it are rolled back too: the transaction must come again from its start.
+                    if not next(relief, False) or in_parts:
+                        raise translate(error) from error
+                elif isinstance(error, duckdb.ConstraintException) and not replace:
+                    self._session.rollback()
+                    replace = True
+                elif isinstance(error, duckdb.TransactionException) and "conflict" in str(error).lower():
+                    self._session.rollback()
+                    self._open_target = None
+                    conflicts += 1
+                    if in_parts or conflicts == _CONFLICT_TRIES:
+                        raise ReplicaError(
+                            "DuckDB reports a write conflict",
+                            hint="the batch is applied again",
+                            code="CONFLICT",
+                        ) from error
+                else:  # or the commit failed: no room on the disk, say
+                    raise translate(error) from error
             else:
                 return
 
     def _apply(self, target: BatchTarget, batch: Batch, replace: bool) -> None:
-        cursor = self._writing()
+        cursor = self._session.cursor
         started = self._clock()
         if self._open_target is None:
-            cursor.execute("BEGIN")
+            self._session.begin()
         counted = self._rows.apply(cursor, target, batch, replace)
         if batch.prepared:
             prepared.save(cursor, target.owner, batch.prepared)
         if target.save_position is None:
-            cursor.execute("COMMIT")
+            self._session.commit()
         elif batch.position is None:
             self._open_target = target
         else:
             target.save_position(cursor, batch.position)
-            cursor.execute("COMMIT")
+            self._session.commit()
             self._open_target = None
         if batch.position is not None:
             target.applied = batch.position
@@ -381,40 +366,17 @@ class Writer:
 
     # The file ----------------------------------------------------------------------------------------
 
-    def _checkpoint(self, why: str) -> None:
-        self._busy_since = self._clock()
-        if not self._checkpoints.run(self._writing(), why):
-            self._reopen()
-        self._busy_since = None
-
-    def _reopen(self) -> None:
-        """DuckDB has given up on the open file: close it, open it again, and let the streams resume.
-
-        While that fails (the disk is gone, say) everybody is refused, and it is tried again and again.
-        """
-        log.error("replica.reopen", database=self._name, hint="DuckDB reported a fatal error")
-        self._cursor = None
-        self._open_target = None
-        backoff = Backoff(_REOPEN_SECONDS)
-        while not self._opened():
-            with self._changed:
-                if self._stopping:
-                    return
-                self._changed.wait(backoff.pause())
+    def _refuse(self, error: DucklingError | None) -> None:
+        """The file can't be opened, for now; or is open again."""
+        if error is not None:
+            self._fail(error)
+            return
         with self._changed:
             self._failed = None
 
-    def _opened(self) -> bool:
-        try:
-            self._database.close()
-            self._database.open()
-            self._cursor = self._database.cursor()
-        except (DucklingError, duckdb.Error) as error:
-            failed = error if isinstance(error, DucklingError) else translate(error)
-            log.error("replica.reopen_failed", database=self._name, error=failed.message, hint=failed.hint)
-            self._fail(failed)
-            return False
-        return True
+    def _pause(self, seconds: float) -> bool:
+        with self._changed:
+            return self._stopping or (self._changed.wait(seconds) and self._stopping)
 
     def _fail(self, error: DucklingError) -> None:
         """Nothing can be written any more: whoever waits is told, and whoever comes."""
@@ -427,9 +389,6 @@ class Writer:
             future.set_exception(error)
 
     def _end(self) -> None:
-        self._rollback()
-        if self._cursor is not None:
-            self._cursor.close()
-            self._cursor = None
+        self._session.close()
         with self._changed:
             self._changed.notify_all()

@@ -13,6 +13,9 @@ from cdc.source.mixed_rows import MixedRows
 from cdc.source.rows import RowBuffer, RowLayout
 from cdc.source.table_map import TableMap
 
+MAX_BUFFERS = 32
+"""Tables in one batch, at the next boundary: each keeps 2 MB of DuckDB's memory until it is committed."""
+
 
 class FlushReason(StrEnum):
     """Why a batch was closed."""
@@ -22,6 +25,7 @@ class FlushReason(StrEnum):
     AGE = "age"
     ROWS = "rows"
     BYTES = "bytes"
+    TABLES = "tables"
     BARRIER = "barrier"
     """Someone waits for everything up to here."""
     SCHEMA = "schema"
@@ -67,7 +71,8 @@ class Batcher:
     `deliver` takes a closed batch and blocks while the writer is behind: that is what slows the reader
     down. `hungry` tells whether the writer has nothing to do. A batch closes at a transaction boundary
     when the writer is hungry and either nothing more waits to be read or the batch is `max_age` old; or
-    when it holds `max_rows` or `max_bytes`, in the middle of a transaction if need be.
+    when it holds very many tables; or when it holds `max_rows` or `max_bytes`, in the middle of a transaction
+    if need be.
     """
 
     def __init__(
@@ -157,6 +162,8 @@ class Batcher:
         full = self.full()
         if full is not None:
             return full
+        if len(self.batch.buffers) >= MAX_BUFFERS:
+            return FlushReason.TABLES
         if not drained and self._clock() - self.batch.opened_at < self._max_age:
             return None
         if not self._hungry():

@@ -19,6 +19,7 @@ from cdc.replica.apply import apply_rows
 from cdc.replica.database import translate
 from cdc.replica.watermarks import Progress, Watermark, save_watermarks
 from cdc.runs import Run
+from cdc.source.batcher import MAX_BUFFERS
 from cdc.source.rows import UPDATE
 from cdc.status import TableResult, TableState
 from cdc.watermark.choice import Followed
@@ -196,7 +197,12 @@ class Poll:
 
     def _flush_if_full(self) -> None:
         settings = self._engine.settings
-        if self._batch.count >= settings.batch_size or self._batch.bytes >= settings.batch_bytes:
+        batch = self._batch
+        if (
+            batch.count >= settings.batch_size
+            or batch.bytes >= settings.batch_bytes
+            or len(batch.rows) >= MAX_BUFFERS
+        ):
             self._flush()
 
     def _flush(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from statistics import median
 
 from cdc.sandbox.databases import Database, create_database, session
@@ -94,12 +95,13 @@ def _sync(service: Service, kind: str) -> tuple[float, int]:
 def _check(service: Service, database: Database, touched: int) -> None:
     """Raises RuntimeError unless the copy has all that `_touch` did."""
     for number in range(touched):
-        sql = f"SELECT count(*) AS counted, sum(n) AS total, CAST(max(updated_at) AS CHAR(26)) AS newest FROM t{number}"
+        sql = f"SELECT count(*) AS counted, sum(n) AS total, max(updated_at) AS newest FROM t{number}"
         with session(database.url) as connection, connection.cursor() as cursor:
             cursor.execute(sql)
-            there = [str(value) for value in cursor.fetchall()[0]]
+            count, total, newest = cursor.fetchall()[0]
+            there = [count, int(total), newest]
         [found] = service.query(sql)
-        here = [str(value) for value in found.values()]
+        here = [int(found["counted"]), int(found["total"]), datetime.fromisoformat(found["newest"])]
         if here != there:
             raise RuntimeError(f"t{number} is {here} in the copy and {there} at the source")
 

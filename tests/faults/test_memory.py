@@ -7,12 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
+from cdc.replica import memory
 from cdc.sandbox.databases import Database, Host, create_database, session
 from cdc.sandbox.servers import Flavor, Server
 from cdc.sandbox.service import Service
 from tests.faults.conftest import EVERYTHING, assert_equal_after_stop, sample, wait_live
 from tests.faults.memory import peak, resident
-from tests.replica import Replica
+from tests.replica import Replica, opened
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(1800 if EVERYTHING else 180)
@@ -121,4 +122,57 @@ def test_rows_that_are_changed_over_and_over_grow_neither_the_file_nor_the_memor
     wait_until(lambda: file.wal_bytes < 1 << 20, "the log is written into the file")
     assert file.file_bytes < 40 << 20, sizes  # the rows are 2 MB
     assert sizes[-1][1] - sizes[9][1] < 150 << 20, sizes
+    database.drop()
+
+
+def _many_tables(database: Database, count: int) -> None:
+    database.execute(
+        "CREATE TABLE numbers (n INT PRIMARY KEY)",
+        "INSERT INTO numbers VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)",
+        *(f"CREATE TABLE t{n} (id INT PRIMARY KEY, n INT)" for n in range(count)),
+        *(
+            f"INSERT INTO t{n} SELECT a.n + b.n * 10 + c.n * 100, 0 FROM numbers a, numbers b, numbers c"
+            for n in range(count)
+        ),
+    )
+
+
+def test_a_backlog_over_very_many_tables_fits_into_little_memory(
+    mysql_server: Host, replica_factory: Callable[..., Replica]
+) -> None:
+    """Each table that is written to keeps a megabyte of its index in memory, until a checkpoint."""
+    database = create_database(mysql_server)
+    _many_tables(database, 200)
+    replica = replica_factory(database.url, duckdb_memory_limit="200MB").start()
+    replica.stop()
+    for n in range(200):
+        database.execute(f"UPDATE t{n} SET n = n + 1 WHERE id % 7 = 0", f"DELETE FROM t{n} WHERE id = {n}")
+    replica.start()
+    replica.catch_up()
+    assert replica.pipeline.status().errors == 0
+    assert replica.assert_equal() == 200 * 999 + 10
+    database.drop()
+
+
+def test_a_transaction_over_very_many_tables_gets_the_memory_that_it_needs(
+    mysql_server: Host, replica_factory: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can't be committed in pieces, so the limit grows; also where it came in parts by its size."""
+    monkeypatch.setattr(memory, "FIRST_BYTES", 100_000_000)
+    database = create_database(mysql_server)
+    _many_tables(database, 150)
+    whole = [
+        "BEGIN",
+        *(f"UPDATE t{n} SET n = n + 1, id = -id WHERE id % 9 = 0" for n in range(150)),
+        "COMMIT",
+    ]
+    for batch_size in (50_000, 1_000):
+        replica = replica_factory(database.url, batch_size=batch_size).start()
+        database.execute(*whole)
+        replica.settle()
+        replica.assert_equal()
+        replica.stop()
+    with opened(replica.path) as copy:
+        [[noted]] = copy.execute("SELECT value FROM _duckling.meta WHERE name = 'memory_bytes'").fetchall()
+    assert int(noted) > 100_000_000
     database.drop()

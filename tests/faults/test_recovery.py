@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 import cdc.full_sync
-import cdc.replica.writer
+import cdc.replica.write_session
 from cdc.errors import DucklingError, ReplicaFatalError, ReplicaLockedError
 from cdc.metrics import Metrics
 from cdc.replica.database import ReplicaDatabase
@@ -167,7 +167,7 @@ def test_a_file_that_can_not_be_opened_again_is_tried_with_growing_pauses(
     writer.submit(lambda cursor: cursor.execute("CREATE TABLE t (id INT)")).result(10)
     opens: list[str] = []
     pauses: list[float] = []
-    real_open, real_pause = ReplicaDatabase.open, cdc.replica.writer.Backoff.pause
+    real_open, real_pause = ReplicaDatabase.open, cdc.replica.write_session.Backoff.pause
 
     def locked(self: ReplicaDatabase) -> None:
         opens.append("tried")
@@ -175,12 +175,12 @@ def test_a_file_that_can_not_be_opened_again_is_tried_with_growing_pauses(
             raise ReplicaLockedError("process 1 has the file open", hint="end it")
         real_open(self)
 
-    def pause(self: cdc.replica.writer.Backoff) -> float:
+    def pause(self: cdc.replica.write_session.Backoff) -> float:
         pauses.append(real_pause(self))
         return pauses[-1]
 
     monkeypatch.setattr(ReplicaDatabase, "open", locked)
-    monkeypatch.setattr(cdc.replica.writer.Backoff, "pause", pause)
+    monkeypatch.setattr(cdc.replica.write_session.Backoff, "pause", pause)
 
     def gives_up(_: duckdb.DuckDBPyConnection) -> None:
         raise duckdb.FatalException("FATAL Error: database has been invalidated")

@@ -1,0 +1,57 @@
+"""How much memory DuckDB may use: a fixed size, or one that grows as far as half of the machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cdc.config import AUTO, byte_size
+
+FIRST_BYTES = 256_000_000
+"""What `auto` begins with: enough for most databases, and little beside what else a machine does."""
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Version 2 and version 1: https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html"""
+
+
+class MemoryLimit:
+    """The limit of one open file, in bytes.
+
+    What is written, and the indexes of keys, must fit in; with `auto` it is doubled when they don't. An index
+    takes 8 bytes for each row where the key is a rising integer, and up to 50 for keys that are scattered.
+    """
+
+    def __init__(self, setting: str, *, machine_bytes: int | None = None) -> None:
+        """`setting` is `auto` or a size as DuckDB writes it ("2GB")."""
+        self._grows = setting == AUTO
+        self.bytes = FIRST_BYTES if self._grows else byte_size(setting)
+        half = (machine_bytes if machine_bytes is not None else available_bytes()) // 2
+        self.recovery_bytes = max(self.bytes, half)
+        """What may be taken for a moment when the file is opened, so that a write-ahead log can be replayed."""
+        self._ceiling = self.recovery_bytes if self._grows else self.bytes
+
+    def __str__(self) -> str:
+        return f"{self.bytes / 1e6:.0f} MB"
+
+    @property
+    def can_grow(self) -> bool:
+        """Whether the ceiling is not reached yet."""
+        return self.bytes < self._ceiling
+
+    def grow(self, least: int = 0) -> bool:
+        """Doubles it, or makes it `least` bytes, up to the ceiling. False where it can't grow."""
+        before = self.bytes
+        self.bytes = min(self._ceiling, max(before, least or before * 2))
+        return self.bytes > before
+
+
+def available_bytes() -> int:
+    """The machine's memory, or what a container has of it."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in _CGROUP_LIMITS:
+        try:
+            text = path.read_text().strip()
+        except OSError:
+            continue  # no such file: another version, or no container
+        if text.isdigit():  # else it is "max"
+            limits.append(int(text))
+    return min(limits)

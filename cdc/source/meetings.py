@@ -70,7 +70,16 @@ class Meetings:
 
         `flush` is called once, before the first is told. True if the reader was held: tables may be others.
         """
-        if not any(_may_be_due(meeting, place) for meeting in list(self._waiting)):
+        for meeting in self._waiting:  # a catch-up has one, and comes by with each transaction
+            target = meeting.target
+            if (
+                target is None
+                or target.offset <= place.offset
+                or target.file != place.file
+                or target.server != place.server
+            ):
+                break
+        else:
             return False
         here = place.position
         flushed = held = False
@@ -91,17 +100,6 @@ class Meetings:
                 held = True
             with self._lock:
                 self._waiting.remove(meeting)
-
-
-def _may_be_due(meeting: Meeting, place: Place) -> bool:
-    """False for a target further on in the file that is read: the cheap test for each transaction."""
-    target = meeting.target
-    return (
-        target is None
-        or target.offset <= place.offset
-        or target.file != place.file
-        or target.server != place.server
-    )
 
 
 def _is_due(meeting: Meeting, here: Position) -> bool:

@@ -14,7 +14,8 @@ _HALF_WRAP = 1 << 31
 class Place:
     """A place that moves with the events of one dump; `position` is good at transaction boundaries only.
 
-    `offset` counts all bytes of the file. `boundary` is file and offset of the last transaction boundary.
+    `offset` counts all bytes of the file, `server` is the identity of the server whose log it is. `boundary` is file
+    and offset of the last transaction boundary.
     `begin` notes the GTID of the transaction that begins; it counts from `commit` on.
     """
 
@@ -22,45 +23,40 @@ class Place:
         "_add_gtid",
         "_flavor",
         "_gtids",
-        "_server",
         "_time",
         "_timestamp",
         "boundary",
         "file",
         "offset",
+        "server",
     )
 
     def __init__(self, start: Position) -> None:
         self.file, self.offset = start.file, start.offset
         self.boundary = (start.file, start.offset)
         self._flavor = start.flavor
-        self._server = start.server
+        self.server = start.server
         self._gtids = start.gtid_state()
         self._timestamp = start.timestamp
         self._add_gtid: Callable[[], None] | None = None
         self._time: float | None = None
 
     @property
-    def server(self) -> str:
-        """The identity of the server whose log it is."""
-        return self._server
-
-    @property
     def position(self) -> Position:
         """This place. The GTID of a transaction that has not ended is not in its set."""
-        return Position(self._flavor, self._server, self.file, self.offset, str(self._gtids), self._timestamp)
+        return Position(self._flavor, self.server, self.file, self.offset, str(self._gtids), self._timestamp)
 
     @property
     def without_gtids(self) -> Position:
         """This place, for other threads: never further than it is, since `rotate` sets the file first."""
         file = self.file
-        return Position(self._flavor, self._server, file, self.offset, timestamp=self._timestamp)
+        return Position(self._flavor, self.server, file, self.offset, timestamp=self._timestamp)
 
     @property
     def last_boundary(self) -> Position:
         """The boundary before the transaction that is being read."""
         file, offset = self.boundary
-        return Position(self._flavor, self._server, file, offset, str(self._gtids), self._timestamp)
+        return Position(self._flavor, self.server, file, offset, str(self._gtids), self._timestamp)
 
     @property
     def gtid_is_open(self) -> bool:

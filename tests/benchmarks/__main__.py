@@ -46,6 +46,7 @@ _SCENARIOS: dict[str, Scenario] = {
     "copy": lambda bench, part: scenarios.copy(bench, "copy with primary key", 350_000, 1_000_000 // part),
     "polling": watermark_scenarios.few_changes,
     "poll-large": watermark_scenarios.one_large_table,
+    "overlap": watermark_scenarios.overlap,
     "freshness": lambda bench, part: scenarios.freshness(bench, max(20, 200 // part)),
     "load": lambda bench, part: steady.under_load(bench, 3_000, max(20, 100 // part)),
     "validation": lambda bench, part: validation_scenarios.validate(bench, 5.0, 1_000_000 // part),

@@ -163,6 +163,33 @@ def few_changes(bench: Bench, part: int) -> list[Figure]:
     return figures
 
 
+def overlap(bench: Bench, part: int) -> list[Figure]:
+    """What WATERMARK_OVERLAP_SECONDS costs: a sync with nothing new, of a table that changed all the while.
+
+    The rows of the last 300 s are read and put again until they are settled: 3,000 at 10 changes a second.
+    """
+    figures: list[Figure] = []
+    bench.say("incremental sync that reads the overlap of 300 s again")
+    with _filled(bench, 1, 400_000 // part) as database:
+        for rate in (0, 10, 100, 1_000):
+            name = f"incremental sync by watermark, nothing new, {rate:,} changes/s in the last 300 s"
+            figure = Figure(name, "ms", None, "", less_is_better=True)
+            with bench.service(database, cdc_enabled=False, auto_start_sync=False) as service:
+                service.start()
+                _calm(database, 1)
+                _sync(service, "full")
+                if rate:
+                    _touch(database, 1, 400_000 // part, rate * 300 // part)
+                _sync(service, "incremental")
+                for _ in range(bench.repeat):
+                    figure.runs.append(_sync(service, "incremental")[0])
+                service.stop()
+                service.duckdb_path.unlink()
+            bench.say(f"  {rate:,} changes/s: {median(figure.runs):.1f} ms")
+            figures.append(figure)
+    return figures
+
+
 def one_large_table(bench: Bench, part: int) -> list[Figure]:
     """1,000 of 1,000,000 rows changed, with an index on the timestamp."""
     rows = 1_000_000 // part

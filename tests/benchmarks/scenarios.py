@@ -72,6 +72,7 @@ def catch_up(
     """A backlog that `write` leaves while the service is down, behind a copy of what `before` wrote."""
     rate = Figure(name, unit, goal, peers.STREAM)
     others = Figure(name, unit, None, foreign.RIVET, runs=rate.runs)
+    java = Figure(name, unit, None, foreign.DEBEZIUM, runs=rate.runs)
     memory = Figure(f"peak memory, {name}", "MB", MEMORY_GOAL, peers.STREAM, less_is_better=True)
     with test_database(bench) as database:
         if before is not None:
@@ -79,6 +80,7 @@ def catch_up(
         folder = bench.folder / database.name
         folder.mkdir(exist_ok=True)
         rivet = foreign.Rivet(database, folder) if database.flavor == "mysql" else None
+        debezium = foreign.Debezium(database, folder) if database.flavor == "mysql" else None
         with bench.service(database) as service:
             service.start()
             wait_for_copy(service)
@@ -102,9 +104,14 @@ def catch_up(
             memory.peer_runs.append(peak)
             if rivet is not None:
                 others.peer_runs.append(rows / rivet.drain(rows))
-            theirs = " and ".join(f"{each[-1]:,.0f}" for each in (rate.peer_runs, others.peer_runs) if each)
+            if debezium is not None:
+                seconds, _ = debezium.drain(part.file, rows)
+                java.peer_runs.append(rows / seconds)
+            theirs = ", ".join(
+                f"{each.peer_runs[-1]:,.0f}" for each in (rate, others, java) if each.peer_runs
+            )
             bench.say(f"  {rate.runs[-1]:,.0f} {unit}, the peers {theirs}")
-    return [rate, memory] if rivet is None else [rate, others, memory]
+    return [rate, memory] if rivet is None else [rate, others, java, memory]
 
 
 def _catch_up_once(bench: Bench, database: Database, rows: int) -> tuple[float, float]:

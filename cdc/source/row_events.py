@@ -29,6 +29,17 @@ class StreamCounts:
     last_event: float | None = None
     """Wall clock of the last packet from the source, heartbeats included."""
 
+    def __add__(self, later: StreamCounts) -> StreamCounts:
+        """What this reader and a `later` one have seen."""
+        return StreamCounts(
+            self.events + later.events,
+            self.transactions + later.transactions,
+            self.inserts + later.inserts,
+            self.updates + later.updates,
+            self.deletes + later.deletes,
+            later.last_event or self.last_event,
+        )
+
 
 class RowEvents:
     """Puts the rows of captured tables into their buffers; those of other tables are passed over."""

@@ -76,7 +76,7 @@ class Pipeline:
         self._validations = Validations(
             self._engine,
             lambda: None if self._syncs.mode == "polling" else self._stream,
-            needs_copy=self._syncs.want_copies,
+            needs_copy=self._syncs.queue.want_copies,
         )
         self._monitor = SourceMonitor(self._engine, lambda: self._stream.applied)
         self._opened = False
@@ -206,7 +206,7 @@ class Pipeline:
 
     def start_full_sync(self) -> Run:
         """Copies every table. Raises ConflictError while another sync runs."""
-        return self._syncs.ask(Run("full"))
+        return self._syncs.queue.ask(Run("full"))
 
     def start_table_sync(self, table: str, mode: Literal["full"] | None = None) -> Run:
         """A watermark sync of one table, where it has a watermark and no stream runs; else, and with mode
@@ -223,7 +223,7 @@ class Pipeline:
             marks = self._syncs.fallback.watermarks()
             marked = next((name for name in marks if key(name) == key(table)), None)
             if marked is not None:
-                return self._syncs.ask(Run("incremental", (marked,)))
+                return self._syncs.queue.ask(Run("incremental", (marked,)))
         stands = not self._stream.running and self._engine.position() is not None
         if stands and self._syncs.mode != "polling":
             raise ConflictError(
@@ -231,7 +231,7 @@ class Pipeline:
                 hint="POST /cdc/start first, or POST /sync/full",
                 code="STREAM_NOT_RUNNING",
             )
-        return self._syncs.ask(Run("table", (table,)))
+        return self._syncs.queue.ask(Run("table", (table,)))
 
     def start_incremental_sync(self) -> Run:
         """A run that ends when all that the source has committed by now is applied. Raises ConflictError."""
@@ -239,11 +239,11 @@ class Pipeline:
 
     def current_run(self) -> Run | None:
         """The sync under way, or waiting to begin."""
-        return self._syncs.current
+        return self._syncs.queue.current
 
     def run(self, run_id: str) -> Run:
         """A run by its id; one of an earlier process is restored from the log. Raises NotFoundError."""
-        run = self._syncs.run(run_id) or self._validations.run(run_id)
+        run = self._syncs.queue.run(run_id) or self._validations.run(run_id)
         if run is not None:
             return run
         found = self._engine.replica.read(lambda cursor: run_log.find(cursor, run_id))
@@ -285,7 +285,7 @@ class Pipeline:
 
         The replica stays empty until a full sync is asked for, the stream is started or the service restarts.
         """
-        with self._syncs.clearing():
+        with self._syncs.queue.clearing():
             return self._clear()
 
     def _clear(self) -> int:

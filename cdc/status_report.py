@@ -79,7 +79,7 @@ def _state(engine: Engine, syncs: Syncs) -> PipelineState:
         return syncs.stream.state
     if syncs.mode == "polling" and syncs.fallback.schedule.age() is not None:
         return PipelineState.RETRYING if syncs.retrying else PipelineState.POLLING
-    if syncs.copying is not None:
+    if syncs.queue.copying is not None:
         return PipelineState.COPYING
     if syncs.mode == "polling":
         return PipelineState.RETRYING if syncs.retrying else PipelineState.POLLING
@@ -89,7 +89,7 @@ def _state(engine: Engine, syncs: Syncs) -> PipelineState:
 
 
 def _table_statuses(engine: Engine, syncs: Syncs) -> tuple[TableStatus, ...]:
-    copying = syncs.copying
+    copying = syncs.queue.copying
     progress = {p.table: p for p in copying.progress()} if copying else {}
 
     def read(cursor: duckdb.DuckDBPyConnection) -> tuple[TableStatus, ...]:

@@ -1,23 +1,19 @@
-"""The syncs of one database: asked for or due by themselves, carried out one after another in one thread."""
+"""The thread that carries out the syncs of one database, one after another, and the stream beside them."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import duckdb
 import structlog
 
 from cdc.backoff import Backoff
+from cdc.due_copies import DueCopies
 from cdc.engine import Engine
 from cdc.errors import (
     ConflictError,
     DucklingError,
-    NotFoundError,
     RunCancelledError,
     SourceUnavailableError,
     StoppedError,
@@ -25,75 +21,55 @@ from cdc.errors import (
 )
 from cdc.full_sync import FullSync
 from cdc.incremental import LogEnd, catch_up_with_source
-from cdc.replica import run_log, state
+from cdc.replica import state
+from cdc.run_queue import RunQueue
+from cdc.run_recorder import RunRecorder
 from cdc.runs import Run
-from cdc.status import PipelineState, SyncResult, TableResult, TableState
+from cdc.status import PipelineState, SyncResult, TableState
 from cdc.stream_loop import StreamLoop
 from cdc.watermark.fallback import Fallback, Mode
 
 log = structlog.get_logger(__name__)
 
-_RUNS_KEPT = 100
 _PATIENCE = 3600.0
 """Seconds that an incremental sync waits for a stream that is wanted: a copy may have to end first."""
 _LOOK_PAUSE = 5.0
 """Seconds between two looks at a source that is to be polled, while there is nothing to poll."""
-_COPY_TRIES = 5
-"""Attempts at an automatic copy of the same tables before they are left to a human."""
 
 
 class Syncs:
-    """The queue of syncs, the thread that carries them out, and the stream that they start and join.
+    """Carries out what the `queue` holds, and what is due by itself.
 
-    One sync at a time. Those that nobody asked for (tables that are new or changed) wait for their turn.
+    It also starts the stream, where one is wanted and possible; copies join it.
     """
 
     def __init__(self, engine: Engine, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
         self._clock = clock
-        self.stream = StreamLoop(engine, needs_copy=self.want_copies)
+        self.queue = RunQueue(RunRecorder(engine), DueCopies(fill_empty=engine.settings.auto_start_sync))
+        self.stream = StreamLoop(engine, needs_copy=self.queue.want_copies)
         self.fallback = Fallback(engine, self.stream, clock=clock)
         self._log_end = LogEnd(engine)
-        self._changed = threading.Condition()
-        self._runs: deque[Run] = deque(maxlen=_RUNS_KEPT)
-        self._active: Run | None = None
-        self._asked: Run | None = None
-        self._waiting: Run | None = None
-        """The incremental sync under way: it waits for the stream, in a thread of its own."""
-        self._wanted: dict[str, None] = {}
-        """Tables to copy without being asked, in order."""
-        self._attempts: dict[str, int] = {}
-        self._stopping = threading.Event()
         self.stream_wanted = engine.settings.cdc_enabled
-        self._copy_wanted = engine.settings.auto_start_sync
-        """Whether an empty replica is to be filled without being asked."""
         self._look_not_before = 0.0
-        self._clearing = False
         self.last_error: DucklingError | None = None
         self.retrying = False
         self._thread = threading.Thread(target=self._work, name=f"sync-{engine.id}", daemon=True)
-        self._started = False
 
     # Start and stop ----------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Starts the thread; what has to be copied is copied without being asked."""
-        self._started = True
+        self.queue.open()
         self._thread.start()
 
     def begin_stop(self) -> None:
         """No new sync begins, the one under way or waiting is cancelled."""
-        self._stopping.set()
-        with self._changed:
-            runs = (self._active, self._asked, self._waiting)
-            self._changed.notify_all()
-        for run in runs:
-            if run is not None:
-                run.cancel()
+        self.queue.close()
 
     def join(self, timeout: float) -> None:
         """Waits for the thread to end, `timeout` seconds at most."""
-        if self._started:
+        if self.queue.opened:
             self._thread.join(max(0.1, timeout))
 
     def close_sessions(self) -> None:
@@ -109,7 +85,7 @@ class Syncs:
     @property
     def stopping(self) -> bool:
         """Whether `begin_stop` was called."""
-        return self._stopping.is_set()
+        return self.queue.closing.is_set()
 
     @property
     def mode(self) -> Mode:
@@ -123,14 +99,14 @@ class Syncs:
 
     def start_stream(self) -> None:
         """Starts the stream, or lets the first copy start it. Starting twice is fine."""
-        with self._changed:
-            self.stream_wanted = self._copy_wanted = True
+        with self.queue.changed:
+            self.stream_wanted = self.queue.due.fill_empty = True
             self.stream.forgive()
-            self._changed.notify_all()
+            self.queue.changed.notify_all()
 
     def stop_stream(self) -> None:
         """Stops the stream at a transaction boundary."""
-        with self._changed:
+        with self.queue.changed:
             self.stream_wanted = False
         self.stream.stop()
 
@@ -141,12 +117,12 @@ class Syncs:
         `timeout` seconds. `check` is called now and then and may raise.
         """
         deadline = self._clock() + timeout
-        while not (self.stream.reader is not None and self._settled()):
+        while not (self.stream.reader is not None and self.queue.settled):
             check()
             error = self.stream.last_error or self.last_error
-            if self._stopping.is_set():
+            if self.stopping:
                 raise StoppedError("the service is stopping", hint="ask again when it is back")
-            if self.mode != "cdc" or self._clearing:
+            if self.mode != "cdc" or self.queue.being_cleared:
                 raise ConflictError(
                     self.mode_reason or "the stream stands still",
                     hint="POST /cdc/start",
@@ -159,23 +135,10 @@ class Syncs:
                 raise error or SourceUnavailableError(
                     f"the stream was not up after {timeout:.0f} s", hint="see GET /cdc/status"
                 )
-            with self._changed:
-                self._changed.wait(min(remaining, 0.05))
-
-    def _settled(self) -> bool:
-        """Whether no copy is under way or due."""
-        return self._active is None and self._asked is None and not self._wanted
+            with self.queue.changed:
+                self.queue.changed.wait(min(remaining, 0.05))
 
     # Asking ------------------------------------------------------------------------------------------
-
-    def ask(self, run: Run) -> Run:
-        """Queues a copy. Raises ConflictError while another sync runs."""
-        with self._changed:
-            self._check_free(self._active)
-            self._asked = run
-            self._begin(run)
-            self._changed.notify_all()
-        return run
 
     def ask_incremental(self, run: Run) -> Run:
         """Begins to wait for all that the source has committed; copies that nobody asked for go on meanwhile.
@@ -184,65 +147,19 @@ class Syncs:
         asked for.
         """
         if self.mode != "cdc":
-            return self.ask(run)
-        with self._changed:
-            active = self._active
-            self._check_free(active if active is not None and not active.automatic else None)
-            self._waiting = run
-            self._begin(run)
+            return self.queue.ask(run)
+        self.queue.ask_beside(run)
         threading.Thread(
             target=self._incremental, args=(run,), name=f"incremental-{self._engine.id}", daemon=True
         ).start()
         return run
-
-    def _check_free(self, active: Run | None) -> None:
-        if self._stopping.is_set() or not self._started:
-            raise StoppedError("the service is starting or stopping", hint="try again in a moment")
-        if active is not None or self._asked is not None or self._waiting is not None or self._clearing:
-            raise ConflictError("a sync of this database is running", hint="wait for it: GET /sync/progress")
-
-    @contextmanager
-    def clearing(self) -> Iterator[None]:
-        """Keeps syncs away, and leaves the replica empty until somebody asks. Raises ConflictError."""
-        with self._changed:
-            self._check_free(self._active)
-            self._clearing = True
-            self._copy_wanted = False
-            self._wanted.clear()
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._clearing = False
-                self._changed.notify_all()
-
-    @property
-    def copying(self) -> Run | None:
-        """The copy under way."""
-        return self._active
-
-    @property
-    def current(self) -> Run | None:
-        """The sync under way, or waiting to begin."""
-        return self._active or self._asked or self._waiting
-
-    def run(self, run_id: str) -> Run | None:
-        """A run of this process by its id."""
-        return next((run for run in self._runs if run.id == run_id), None)
-
-    def want_copies(self, names: list[str]) -> None:
-        """The stream or a copy met tables that must be copied (again)."""
-        with self._changed:
-            for name in names:
-                self._wanted.setdefault(name)
-            self._changed.notify_all()
 
     # The thread that carries them out ----------------------------------------------------------------
 
     def _work(self) -> None:
         backoff = Backoff(self._engine.settings.retry_max_seconds)
         begun = False
-        while not self._stopping.is_set():
+        while not self.stopping:
             try:
                 if not begun:
                     self._want_unfinished()
@@ -254,23 +171,18 @@ class Syncs:
                 self._carry_out(run, backoff)
             except DucklingError as error:  # the file is being opened again, say
                 self._note(error)
-                self._stopping.wait(backoff.pause())
+                self.queue.closing.wait(backoff.pause())
             except Exception as failure:
                 log.exception("pipeline.unexpected", database=self._engine.id)
                 self._note(as_duckling(failure, "the pipeline"))
-                self._stopping.wait(backoff.pause())
-        with self._changed:
-            left, self._asked = self._asked, None
-        if left is not None:  # somebody waits for it, and it never began
-            self._finish(
-                left, None, StoppedError("the service is stopping", hint="ask again when it is back")
-            )
+                self.queue.closing.wait(backoff.pause())
+        self.queue.drop_asked()
 
     def _want_unfinished(self) -> None:
         """Tables that were to be copied when the service ended."""
         unfinished = (TableState.PENDING, TableState.NEEDS_RESYNC)
         records = self._engine.replica.read(state.load_tables)
-        self.want_copies([r.name for r in records.values() if r.state in unfinished])
+        self.queue.want_copies([r.name for r in records.values() if r.state in unfinished])
 
     def _next_run(self) -> Run | None:
         """What to do next; starts the stream where one is wanted and possible. None after a wait."""
@@ -279,31 +191,27 @@ class Syncs:
             self.fallback.look()
         self.fallback.note_mode(stream_wanted=self.stream_wanted)
         position = self._engine.position()
-        with self._changed:
-            if self._clearing:
-                self._changed.wait()
+        queue = self.queue
+        with queue.changed:
+            if queue.being_cleared:
+                queue.changed.wait()
                 return None
-            if self._asked is not None:
-                self._active, self._asked = self._asked, None
-                return self._active
+            asked = queue.begin_asked()
+            if asked is not None:
+                return asked
             if self.mode == "polling":
                 if not (due and self._poll_due()):
-                    self._changed.wait(timeout=1.0)
+                    queue.changed.wait(timeout=1.0)
                     return None
-                self._active = Run("incremental", automatic=True)
-                self._begin(self._active)
-                return self._active
+                return queue.begin_due(Run("incremental", automatic=True))
             if self.stream_wanted and position is not None and self._may_stream():
                 self.stream.start()
-            if position is None and self._copy_wanted and self.stream_wanted:
-                self._active = Run("full", automatic=True)
-            elif self._wanted and self.stream.running and position is not None:
-                self._active = Run("table", tuple(self._wanted), automatic=True)
-            else:
-                self._changed.wait(timeout=1.0)
-                return None
-            self._begin(self._active)
-            return self._active
+            if position is None and queue.due.fill_empty and self.stream_wanted:
+                return queue.begin_due(Run("full", automatic=True))
+            if queue.due and self.stream.running and position is not None:
+                return queue.begin_due(Run("table", queue.due.tables, automatic=True))
+            queue.changed.wait(timeout=1.0)
+            return None
 
     def _must_look(self, poll_due: bool) -> bool:
         """Whether it may have changed that the log can, or can't, be followed."""
@@ -317,7 +225,9 @@ class Syncs:
 
     def _poll_due(self) -> bool:
         """An empty replica is left empty where nobody asked for a copy."""
-        return self.fallback.schedule.due() and (self._copy_wanted or bool(self.fallback.watermarks()))
+        return self.fallback.schedule.due() and (
+            self.queue.due.fill_empty or bool(self.fallback.watermarks())
+        )
 
     def _may_stream(self) -> bool:
         """Not while it runs, nor after it stopped for a reason that needs a human."""
@@ -327,10 +237,8 @@ class Syncs:
         )
 
     def _carry_out(self, run: Run, backoff: Backoff) -> None:
-        with self._changed:
-            taken = [name for name in self._wanted if not run.tables or name in run.tables]
-            for name in taken:
-                del self._wanted[name]
+        with self.queue.changed:
+            taken = self.queue.due.take(run)
         try:
             result = self._copy(run)
         except Exception as failure:
@@ -338,17 +246,19 @@ class Syncs:
                 log.exception("sync.unexpected", database=self._engine.id)
             error = self._reason(run, failure)
             self._note(error)
-            self._again(taken, error)
-            self._finish(run, None, error)
+            self.retrying = True
+            with self.queue.changed:
+                self.queue.due.failed(taken, error)
+            self.queue.end(run, None, error)
             if run.automatic:
-                self._stopping.wait(backoff.pause())
+                self.queue.closing.wait(backoff.pause())
             return
         self.retrying = False
-        for table in result.tables:
-            self._attempts.pop(table.table, None)
+        with self.queue.changed:
+            self.queue.due.copied(table.table for table in result.tables)
         self.last_error = None
         backoff.reset()
-        self._finish(run, result, None)
+        self.queue.end(run, result, None)
 
     def _copy(self, run: Run) -> SyncResult:
         """Copies what the run names, joined to the stream if that runs; else it starts behind the copy."""
@@ -361,24 +271,12 @@ class Syncs:
             self.stream.stop()  # it only tries to connect: a full copy replaces its position
         joined = self.stream.running
         result = FullSync(
-            self._engine, run, self.stream, needs_copy=self.want_copies, clock=self._clock
+            self._engine, run, self.stream, needs_copy=self.queue.want_copies, clock=self._clock
         ).carry_out()
         if not joined and self.stream_wanted:
             self.stream.state = PipelineState.STOPPED
             self.stream.start()
         return result
-
-    def _again(self, taken: list[str], error: DucklingError) -> None:
-        """A copy failed: tables that were to be copied anyway come again, up to a number of times."""
-        self.retrying = True
-        if isinstance(error, NotFoundError):
-            return
-        with self._changed:
-            for name in taken:
-                tries = self._attempts.get(name, 0) + 1
-                self._attempts[name] = tries
-                if tries < _COPY_TRIES or error.retryable:
-                    self._wanted.setdefault(name)
 
     def _incremental(self, run: Run) -> None:
         try:
@@ -395,61 +293,9 @@ class Syncs:
                 log.exception("sync.unexpected", database=self._engine.id)
             error = self._reason(run, failure)
             self._note(error)
-            self._finish(run, None, error)
+            self.queue.end(run, None, error)
         else:
-            self._finish(run, result, None)
-
-    # Records -----------------------------------------------------------------------------------------
-
-    def _begin(self, run: Run) -> None:
-        self._runs.append(run)
-        self._record(lambda cursor: run_log.begin(cursor, run))
-
-    def _finish(self, run: Run, result: SyncResult | None, error: DucklingError | None) -> None:
-        status = "success" if error is None else "cancelled" if isinstance(error, StoppedError) else "error"
-        self._engine.metrics.sync_ended(run.kind, status, time.monotonic() - run.started)
-
-        def job(cursor: duckdb.DuckDBPyConnection) -> None:
-            run_log.end(
-                cursor,
-                run,
-                status,
-                _worth_noting(run, result),
-                records=result.total if result is not None else None,
-                duration_ms=result.duration_ms if result is not None else 0,
-                error=error.message if error is not None else None,
-                error_code=error.code if error is not None else None,
-            )
-
-        recorded = self._record(job)
-        if recorded is not None and not self._stopping.is_set():
-            recorded.exception()  # who is told that the run has ended finds it in the log
-        with self._changed:
-            if run is self._waiting:
-                self._waiting = None
-            else:
-                self._active = None
-            self._changed.notify_all()
-        if error is not None:
-            run.fail(error)
-        elif result is not None:
-            run.succeed(result)
-
-    def _record(self, job: Callable[[duckdb.DuckDBPyConnection], None]) -> Future[None] | None:
-        """Has the writer note something of a run. That it could not is logged, and no reason to stop."""
-        try:
-            future = self._engine.writer.submit(job)
-        except DucklingError as failure:
-            log.warning("sync.not_logged", database=self._engine.id, error=failure.message)
-            return None
-        future.add_done_callback(self._recorded)
-        return future
-
-    def _recorded(self, future: Future[None]) -> None:
-        failure = future.exception()
-        if failure is not None:
-            error = as_duckling(failure, "the log of runs")
-            log.warning("sync.not_logged", database=self._engine.id, error=error.message)
+            self.queue.end(run, result, None)
 
     @staticmethod
     def _reason(run: Run, failure: Exception) -> DucklingError:
@@ -464,12 +310,3 @@ class Syncs:
         log.error(
             "sync.failed", database=self._engine.id, code=error.code, error=error.message, hint=error.hint
         )
-
-
-def _worth_noting(run: Run, result: SyncResult | None) -> tuple[TableResult, ...]:
-    """Tables that get a row in the log of runs; of an incremental sync only those that had something."""
-    if result is None:
-        return ()
-    if run.kind != "incremental":
-        return result.tables
-    return tuple(each for each in result.tables if each.records or each.error)

@@ -169,7 +169,7 @@ def test_a_copy_that_was_asked_for_and_has_not_begun_ends_with_the_service(
     database.execute(*ROWS)
     replica.start()
     syncs = replica.pipeline._syncs
-    with syncs._changed:  # the thread that would begin it waits for this
+    with syncs.queue.changed:  # the thread that would begin it waits for this
         run = replica.pipeline.start_full_sync()
         syncs.begin_stop()
     replica.stop()

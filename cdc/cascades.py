@@ -159,10 +159,13 @@ class CascadesKeptInStep:
         }
         self._cascades.replace(now.keys)
 
-        def job(cursor: duckdb.DuckDBPyConnection) -> list[str]:
-            record_keys(cursor, now, live)
-            return _take_out(cursor, self._engine, now, live, changed & live.keys())
+        def job(cursor: duckdb.DuckDBPyConnection) -> tuple[list[str], dict[str, Table]]:
+            staying = dict(live)  # a job may be run again: what it changes is its own
+            record_keys(cursor, now, staying)
+            return _take_out(cursor, self._engine, now, staying, changed & staying.keys()), staying
 
-        copies = self._engine.writer.submit(job).result()
+        copies, staying = self._engine.writer.submit(job).result()
+        for table in live.keys() - staying.keys():
+            del live[table]
         if copies:
             self._needs_copy(copies)

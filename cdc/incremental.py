@@ -61,7 +61,17 @@ def catch_up_with_source(
     started = clock()
     before = stream.counts()
     wait_streaming()
-    _first(stream.meet(log_end.position()).reached, run)
+    end = log_end.position()
+    reader = stream.reader
+    if reader is not None and reader.place.server != end.server:
+        # A failover: the kept session still answers, on the old server.
+        log_end.close()
+        end = log_end.position()
+    try:
+        _first(stream.meet(end).reached, run)
+    except BaseException:
+        log_end.close()
+        raise
     engine.writer.submit(lambda _: None).result()
     wait_streaming()  # tables that changed on the way are copied again
     after = stream.counts()

@@ -74,7 +74,8 @@ class RunQueue:
 
     def run(self, run_id: str) -> Run | None:
         """A run of this process by its id."""
-        return next((run for run in self._runs if run.id == run_id), None)
+        with self.changed:
+            return next((run for run in self._runs if run.id == run_id), None)
 
     # Asking ------------------------------------------------------------------------------------------
 

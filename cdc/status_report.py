@@ -20,6 +20,8 @@ from cdc.status import (
 )
 from cdc.syncs import Syncs
 
+_TROUBLED = (PipelineState.RETRYING, PipelineState.FAILED, PipelineState.NEEDS_RESYNC)
+
 
 def pipeline_status(
     engine: Engine, syncs: Syncs, monitor: SourceMonitor, *, opened: bool, started: bool
@@ -29,8 +31,8 @@ def pipeline_status(
     # The state before the error: a stream sets its error first, so a failure is never told without its reason.
     state_now = _state(engine, syncs) if started or syncs.stopping else PipelineState.STOPPED
     counts = stream.counts()
-    streams = PipelineState.STREAMING in (state_now, stream.state)
-    error = None if streams else stream.last_error
+    troubled = state_now in _TROUBLED or stream.state is not PipelineState.STREAMING
+    error = stream.last_error if troubled else None
     error = error or syncs.last_error or engine.writer.checkpoint_error
     position = stream.applied
     tables: tuple[TableStatus, ...] = ()

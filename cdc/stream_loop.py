@@ -123,8 +123,9 @@ class StreamLoop:
 
     def counts(self) -> StreamCounts:
         """What this and earlier readers have seen since the service started."""
-        reader = self._reader
-        return self._past + reader.counts if reader is not None else self._past
+        with self._lock:
+            reader = self._reader
+            return self._past + reader.counts if reader is not None else self._past
 
     def lag_seconds(self) -> float | None:
         """See `cdc.lag.Lag.seconds`."""
@@ -232,10 +233,10 @@ class StreamLoop:
             engine.writer.detach(target)
             with self._lock:
                 self._reader = None
+                self._past += reader.counts
             dump.close()
             if target.applied != position:
                 backoff.reset()
-            self._past += reader.counts
 
     def _committed(
         self, cursor: duckdb.DuckDBPyConnection, cascades: Cascades

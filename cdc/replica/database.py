@@ -58,6 +58,8 @@ class ReplicaDatabase:
         self._name = name
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._unclosed: duckdb.DuckDBPyConnection | None = None
+        """One that a query kept from being closed: it must be, before the file is opened anew."""
         self._cursors: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
 
     def open(self) -> None:
@@ -97,16 +99,23 @@ class ReplicaDatabase:
                 if not is_out_of_memory(error) or limit >= self.memory.recovery_bytes:
                     raise
                 limit = min(limit * 2, self.memory.recovery_bytes)
-        connection.execute(_NO_PARTING_CHECKPOINT)
-        if limit > self.memory.bytes:
-            log.warning(
-                "replica.replayed", database=self._name, limit=str(self.memory), taken=f"{limit / 1e6:.0f} MB"
-            )
-            connection.execute("CHECKPOINT")
-        if self.memory.grow(_remembered(connection)) or limit > self.memory.bytes:
-            connection.execute(f"SET GLOBAL memory_limit = '{self.memory.bytes}B'")
-        for statement in _LOCK_UP:
-            connection.execute(statement)
+        try:
+            connection.execute(_NO_PARTING_CHECKPOINT)
+            if limit > self.memory.bytes:
+                log.warning(
+                    "replica.replayed",
+                    database=self._name,
+                    limit=str(self.memory),
+                    taken=f"{limit / 1e6:.0f} MB",
+                )
+                connection.execute("CHECKPOINT")
+            if self.memory.grow(_remembered(connection)) or limit > self.memory.bytes:
+                connection.execute(f"SET GLOBAL memory_limit = '{self.memory.bytes}B'")
+            for statement in _LOCK_UP:
+                connection.execute(statement)
+        except BaseException:
+            connection.close()  # or the error, while somebody keeps it, keeps the file open
+            raise
         return connection
 
     def open_error(self, error: duckdb.Error) -> ReplicaError:
@@ -163,7 +172,7 @@ class ReplicaDatabase:
         Raises ReplicaError where a query can't be interrupted within two seconds.
         """
         with self._lock:
-            connection, self._connection = self._connection, None
+            connection, self._connection = self._connection or self._unclosed, None
             cursors = list(self._cursors)
         if connection is None:
             return
@@ -182,7 +191,9 @@ class ReplicaDatabase:
                         cursor.interrupt()
                 pause.wait(_CLOSE_PAUSE)
             else:
+                self._unclosed = None
                 return
+        self._unclosed = connection
         raise ReplicaError(
             f"{self.path} could not be closed: a query does not end",
             hint="nothing that was committed is lost",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
+from typing import ClassVar
 
 from cdc.config import AUTO, byte_size
 
@@ -16,18 +18,29 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 class MemoryLimit:
     """The limit of one open file, in bytes.
 
-    What is written, and the indexes of keys, must fit in; with `auto` it is doubled when they don't. An index
-    takes 8 bytes for each row where the key is a rising integer, and up to 50 for keys that are scattered.
+    What is written, and the indexes of keys, must fit in; with `auto` it is doubled when they don't, as long as all
+    such files of this process together stay within half of the machine. An index takes 8 bytes for each row where
+    the key is a rising integer, and up to 50 for keys that are scattered.
     """
+
+    _growing: ClassVar[weakref.WeakSet[MemoryLimit]] = weakref.WeakSet()
 
     def __init__(self, setting: str, *, machine_bytes: int | None = None) -> None:
         """`setting` is `auto` or a size as DuckDB writes it ("2GB")."""
-        self._grows = setting == AUTO
-        self.bytes = FIRST_BYTES if self._grows else byte_size(setting)
+        grows = setting == AUTO
+        self.bytes = FIRST_BYTES if grows else byte_size(setting)
         half = (machine_bytes if machine_bytes is not None else available_bytes()) // 2
         self.recovery_bytes = max(self.bytes, half)
         """What may be taken for a moment when the file is opened, so that a write-ahead log can be replayed."""
-        self._ceiling = self.recovery_bytes if self._grows else self.bytes
+        if grows:
+            self._growing.add(self)
+
+    @property
+    def _ceiling(self) -> int:
+        if self not in self._growing:
+            return self.bytes
+        others = sum(each.bytes for each in list(self._growing) if each is not self)
+        return max(self.bytes, self.recovery_bytes - others)
 
     def __str__(self) -> str:
         return f"{self.bytes / 1e6:.0f} MB"

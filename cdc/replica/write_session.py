@@ -60,6 +60,8 @@ class WriteSession:
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._starved = False
         """Whether the file must be opened again because memory lacked in a commit."""
+        self._noted_bytes = 0
+        """The limit that stands in the file's bookkeeping, as far as we know."""
         self._looked_at = clock()
         self._relieved_at = clock() - _RELIEF_LASTS
         self._relief_took = 0.0
@@ -67,10 +69,13 @@ class WriteSession:
     def open(self) -> None:
         """Takes a connection. The database must be open. Raises ReplicaError."""
         self._cursor = self._database.cursor()
+        self._noted_bytes = self._noted_bytes or self._database.memory.bytes
 
     def close(self) -> None:
         """Rolls back what is open and gives the connection back."""
         self.rollback()
+        if self._starved:
+            self._database.close(checkpoint=False)
         if self._cursor is not None:
             self._cursor.close()
             self._cursor = None
@@ -138,14 +143,33 @@ class WriteSession:
 
     def tidy(self) -> None:
         """Between two transactions: a checkpoint, where log or memory have grown beyond their bounds."""
+        try:
+            self._tidy()
+        except ReplicaFatalError:
+            self.shut()
+            self.reopen()
+
+    def _tidy(self) -> None:
         if self._cursor is None:
             return  # the service stops while the file can't be opened
+        if self._database.memory.bytes > self._noted_bytes:
+            self._note_memory()
         if self._checkpoints.due():
             self.checkpoint("size")
         elif self._clock() - self._looked_at >= _LOOK_EVERY:
             self._looked_at = self._clock()
             if self._pressed():
                 next(self._gentle_relief(), None)
+
+    def _note_memory(self) -> None:
+        """So that the next start begins with as much. Tried once: a start without it finds out again."""
+        self._noted_bytes = self._database.memory.bytes
+        try:
+            self.run(lambda cursor: state.remember(cursor, MEMORY_NOTE, str(self._noted_bytes)))
+        except ReplicaFatalError:
+            raise
+        except DucklingError as error:
+            log.warning("replica.memory_not_noted", database=self._name, error=error.message)
 
     def _pressed(self) -> bool:
         try:
@@ -182,7 +206,6 @@ class WriteSession:
         """DuckDB takes a limit when the file is opened: its configuration is locked after that."""
         self._tell_growth()
         self.reopen()
-        self.run(lambda cursor: state.remember(cursor, MEMORY_NOTE, str(self._database.memory.bytes)))
 
     def _tell_growth(self) -> None:
         log.warning(

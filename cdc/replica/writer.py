@@ -277,9 +277,11 @@ class Writer:
             result = self._session.run(first)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
             fatal = isinstance(error, ReplicaFatalError)
-            if fatal:
-                self._session.shut()
-            future.set_exception(error)
+            try:
+                if fatal:
+                    self._session.shut()  # before: nobody is to read what is not committed
+            finally:
+                future.set_exception(error)
             if fatal:
                 self._session.reopen()
         else:
@@ -383,10 +385,16 @@ class Writer:
         with self._changed:
             self._failed = error
             waiting, self._jobs = self._jobs, deque()
+            # Whose batches are dropped must not go on behind them.
+            losing = {target for target, _ in self._batches}
+            for target in losing:
+                target.error = target.error or error
             self._batches.clear()
             self._changed.notify_all()
         for _, future, _ in waiting:
             future.set_exception(error)
+        for target in losing:
+            target.on_error(error)
 
     def _end(self) -> None:
         self._session.close()

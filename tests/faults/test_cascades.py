@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from typing import Any
 
+import duckdb
 import pymysql
 import pytest
 
+import cdc.cascades
 from cdc.sandbox.databases import Database, Host, create_database
 from cdc.sandbox.servers import Flavor, running
 from cdc.status import TableState
@@ -315,3 +318,37 @@ def test_images_that_lack_columns_tell_enough_of_a_parent(
         cursor.execute("DELETE FROM house WHERE id = 100")
     assert_followed(replica)
     assert replica.value("SELECT count(*) FROM town WHERE country = 8") == 2
+
+
+def test_a_table_that_leaves_the_stream_is_noted_also_where_that_took_two_attempts(
+    family: Database, replica_factory: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory lacks, the writer rolls a job back and runs it again."""
+    family.execute(
+        "CREATE TABLE parent (id INT PRIMARY KEY)",
+        "CREATE TABLE child (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES parent (id) ON DELETE CASCADE)",
+        "INSERT INTO parent VALUES (1), (2)",
+        "INSERT INTO child VALUES (10, 1), (20, 2)",
+    )
+    replica = replica_factory(family.url).start()
+    taken_out = cdc.cascades._take_out
+    attempts: list[tuple[list[str], list[str]]] = []
+
+    def lacks_memory_once(*arguments: Any) -> list[str]:
+        live = arguments[3]
+        before = sorted(live)
+        attempts.append((before, taken_out(*arguments)))
+        if attempts[-1][1] and sum(bool(done) for _, done in attempts) == 1:
+            raise duckdb.OutOfMemoryException("Out of Memory Error: could not allocate block")
+        return attempts[-1][1]
+
+    monkeypatch.setattr(cdc.cascades, "_take_out", lacks_memory_once)
+    family.execute(
+        "ALTER TABLE parent ADD COLUMN twice INT AS (id * 2) STORED",  # the parent must be copied again
+        "INSERT INTO child VALUES (21, 2)",
+        "DELETE FROM parent WHERE id = 2",
+    )
+    replica.settle()
+    replica.assert_equal()
+    failed = next(at for at, (_, done) in enumerate(attempts) if done)
+    assert attempts[failed + 1] == attempts[failed] == (["child"], ["child"])

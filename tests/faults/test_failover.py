@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 
+import pymysql
 import pytest
 
 from cdc.sandbox.databases import Database, create_database, session
 from cdc.sandbox.servers import Flavor, Server
 from cdc.status import PipelineState
-from tests.replica import Replica
+from tests.faults.proxy import proxied
+from tests.replica import Replica, dump_threads
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -93,6 +96,29 @@ def test_a_failover_to_a_server_with_the_same_gtids_goes_on_without_a_copy(
     again.catch_up()
     again.assert_equal()
     assert again.copies() == ["t"]
+
+
+def test_an_incremental_sync_behind_a_failover_asks_the_new_server(
+    pair: Pair, replica_factory: Callable[..., Replica]
+) -> None:
+    """The session that it keeps may still answer, on the old server, which lives on."""
+    with proxied(pair.database.url) as proxy:
+        replica = replica_factory(proxy.url).start()
+        pair.database.execute("INSERT INTO t VALUES (3, 3)")
+        replica.catch_up()
+        pair.wait()
+        pair.halt()
+        proxy.target = ("127.0.0.1", pair.new.port)
+        for dump in dump_threads(pair.old):
+            with suppress(pymysql.err.OperationalError):  # the other replica's has ended by itself
+                run(pair.old, f"KILL {dump}")
+        pair.promoted.execute("INSERT INTO t VALUES (4, 4)")
+        wait_until(lambda: dump_threads(pair.new), "the stream is on the new server")
+        replica.wait_live()
+        replica.catch_up()
+        assert replica.rows("SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,), (4,)]
+        assert replica.copies() == ["t"]
+        replica.stop()
 
 
 def test_a_failover_to_a_server_that_lags_is_refused_until_it_has_caught_up(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +51,18 @@ def test_auto_begins_where_it_was_but_not_beyond_the_machine_of_today() -> None:
     assert not limit.grow(1)
     assert limit.grow(9_000_000_000)
     assert limit.bytes == 1_500_000_000
+
+
+def test_the_databases_of_one_process_share_half_of_the_machine() -> None:
+    one, other, fixed = (MemoryLimit(s, machine_bytes=4_000_000_000) for s in (AUTO, AUTO, "9GB"))
+    while one.grow():
+        assert one.bytes + other.bytes <= 2_000_000_000
+    assert one.bytes == 2_000_000_000 - 256_000_000
+    assert not other.can_grow
+    assert fixed.bytes == 9_000_000_000
+    del one
+    gc.collect()
+    assert other.grow()
 
 
 def test_a_machine_of_little_memory_still_gets_the_first_amount() -> None:

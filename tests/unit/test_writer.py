@@ -6,6 +6,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +299,88 @@ def _answers(writer: Writer) -> bool:
     except DucklingError:
         return False
     return True
+
+
+def fatal(_: duckdb.DuckDBPyConnection) -> None:
+    raise ReplicaFatalError("DuckDB gave up", hint="it is opened again")
+
+
+def test_a_stream_whose_batches_were_dropped_while_the_file_was_shut_is_told(
+    replica: ReplicaDatabase, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not go on behind them: their rows would be missing, and the position beyond them."""
+    told: list[DucklingError] = []
+    into = target(told.append)
+    opened, attempts = ReplicaDatabase.open, []
+
+    def fails_once(self: ReplicaDatabase) -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            writer.deliver(into, batch(1, at=100))  # as another thread may, a moment before
+            raise ReplicaError("the disk is away", hint="wait")
+        opened(self)
+
+    monkeypatch.setattr(ReplicaDatabase, "open", fails_once)
+    with pytest.raises(ReplicaFatalError):
+        writer.submit(fatal).result(WAIT)
+    wait_until(lambda: told, "the stream is told")
+    with pytest.raises(ReplicaError, match="away"):
+        writer.deliver(into, batch(2, at=200))
+    wait_until(lambda: len(attempts) > 1 and writer._failed is None, "the file is open again")
+    settle(writer)
+    assert (ids(replica), saved(writer)) == ([], None)
+
+
+def test_a_writer_outlives_a_memory_limit_that_can_not_be_noted(
+    replica: ReplicaDatabase, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[type[DucklingError]] = []
+
+    for kind in (ReplicaError, ReplicaFatalError):
+
+        def refuses(*_: object, kind: type[DucklingError] = kind) -> None:
+            refused.append(kind)
+            raise kind("DuckDB can't write its file", hint="check the disk")
+
+        monkeypatch.setattr("cdc.replica.write_session.state.remember", refuses)
+        replica.memory.bytes += 1
+        settle(writer)
+        wait_until(lambda kind=kind: kind in refused, "it was tried")
+        wait_until(lambda: writer._failed is None and not writer._busy, "the file is open")
+        writer.deliver(target(), batch(len(refused), at=100 * len(refused)))
+        settle(writer)
+    assert writer.alive
+    assert ids(replica) == [1, 2]
+
+
+def test_a_file_that_a_query_keeps_from_being_closed_is_opened_again_when_it_ends(
+    replica: ReplicaDatabase, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB gives the same engine again for a file that is still open, with its configuration locked."""
+    monkeypatch.setattr("cdc.replica.database._CLOSE_TRIES", 2)
+    go_on, began = threading.Event(), threading.Event()
+
+    def waits(value: int) -> int:
+        began.set()
+        go_on.wait(WAIT * 10)
+        return value
+
+    reader = replica.cursor()
+    reader.create_function("waits", waits, ["BIGINT"], "BIGINT")  # type: ignore[list-item]
+    thread = threading.Thread(target=lambda: suppressed(reader))
+    thread.start()
+    assert began.wait(WAIT)
+    with pytest.raises(ReplicaFatalError):
+        writer.submit(fatal).result(WAIT * 3)
+    wait_until(lambda: writer._failed, "closing failed")
+    go_on.set()
+    thread.join(WAIT)
+    wait_until(lambda: writer._failed is None, "the file is open again")
+    writer.deliver(target(), batch(5, at=500))
+    settle(writer)
+    assert ids(replica) == [5]
+
+
+def suppressed(reader: duckdb.DuckDBPyConnection) -> None:
+    with suppress(duckdb.Error):  # it is interrupted, or its file closed
+        reader.execute("SELECT waits(1)").fetchall()

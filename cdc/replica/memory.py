@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,8 +12,6 @@ from cdc.config import AUTO, byte_size
 
 FIRST_BYTES = 256_000_000
 """What `auto` begins with: enough for most databases, and little beside what else a machine does."""
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Version 2 and version 1: https://docs.kernel.org/admin-guide/cgroup-v2.html, https://docs.kernel.org/admin-guide/cgroup-v1/memory.html"""
 
 
 class MemoryLimit:
@@ -57,14 +56,36 @@ class MemoryLimit:
         return self.bytes > before
 
 
-def available_bytes() -> int:
-    """The machine's memory, or what a container has of it."""
+def available_bytes(root: Path = Path("/")) -> int:
+    """The machine's memory, or what the control groups of this process leave of it: a container's, a service's."""
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for path in _CGROUP_LIMITS:
+    for file in _limit_files(root):
         try:
-            text = path.read_text().strip()
+            text = file.read_text().strip()
         except OSError:
-            continue  # no such file: another version, or no container
+            continue  # the root group has none, and in a container the groups above are not to be seen
         if text.isdigit():  # else it is "max"
             limits.append(int(text))
     return min(limits)
+
+
+def _limit_files(root: Path) -> Iterator[Path]:
+    """Where the limits of this process's memory stand, of its own group and of those above.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html; https://docs.kernel.org/admin-guide/cgroup-v1/memory.html
+    """
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return  # not Linux
+    mounted = root / "sys/fs/cgroup"
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            top, name = mounted, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = mounted / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        group = top / path.strip("/")
+        yield from (folder / name for folder in (group, *group.parents) if folder.is_relative_to(top))

@@ -70,13 +70,40 @@ def test_a_machine_of_little_memory_still_gets_the_first_amount() -> None:
     assert (limit.bytes, limit.can_grow) == (256_000_000, False)
 
 
-def test_a_containers_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    file = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (tmp_path / "none", file))
-    for text, bytes_ in (("max\n", machine), ("1000000\n", 1_000_000), (f"{2**63}\n", machine)):
+MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "found"),
+    [
+        ("", {}, MACHINE),
+        ("0::/\n", {"memory.max": "max\n"}, MACHINE),
+        ("0::/\n", {"memory.max": "1000000\n"}, 1_000_000),  # a container
+        ("0::/\n", {"memory.max": f"{2**63}\n"}, MACHINE),
+        (
+            "0::/system.slice/duckling.service\n",
+            {"system.slice/memory.max": "3000000\n", "system.slice/duckling.service/memory.max": "max\n"},
+            3_000_000,
+        ),
+        ("0::/../other\n", {"memory.max": "5000000\n"}, 5_000_000),  # a group outside of the container's view
+        (
+            "4:cpu:/a\n3:memory:/a/b\n1:name=systemd:/a\n",
+            {"memory/a/b/memory.limit_in_bytes": "4000000\n", "memory/memory.limit_in_bytes": f"{2**63}\n"},
+            4_000_000,
+        ),
+    ],
+)
+def test_a_containers_or_a_services_limit_counts(
+    tmp_path: Path, groups: str, files: dict[str, str], found: int
+) -> None:
+    (tmp_path / "proc/self").mkdir(parents=True)
+    if groups:
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, text in files.items():
+        file = tmp_path / "sys/fs/cgroup" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-        assert available_bytes() == bytes_
+    assert available_bytes(tmp_path) == found
 
 
 @pytest.mark.parametrize(

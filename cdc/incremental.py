@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from cdc.engine import Engine
-from cdc.errors import RunCancelledError
+from cdc.errors import DucklingError, RunCancelledError
 from cdc.position import Position
 from cdc.runs import Run
 from cdc.source.kept_session import KeptSession
@@ -61,17 +61,8 @@ def catch_up_with_source(
     started = clock()
     before = stream.counts()
     wait_streaming()
-    end = log_end.position()
-    reader = stream.reader
-    if reader is not None and reader.place.server != end.server:
-        # A failover: the kept session still answers, on the old server.
-        log_end.close()
-        end = log_end.position()
-    try:
-        _first(stream.meet(end).reached, run)
-    except BaseException:
-        log_end.close()
-        raise
+    while not _met(stream, log_end, run):
+        wait_streaming()  # its connection was lost: it is made anew
     engine.writer.submit(lambda _: None).result()
     wait_streaming()  # tables that changed on the way are copied again
     after = stream.counts()
@@ -86,6 +77,24 @@ def catch_up_with_source(
     return SyncResult(
         results, duration, micro_batches=after.transactions - before.transactions, records=records
     )
+
+
+def _met(stream: StreamLoop, log_end: LogEnd, run: Run) -> bool:
+    """Whether the stream has come to the log's end of now; False where its connection was lost before."""
+    end = log_end.position()
+    reader = stream.reader
+    if reader is not None and reader.place.server != end.server:
+        # A failover: the kept session still answers, on the old server.
+        log_end.close()
+        end = log_end.position()
+    try:
+        _first(stream.meet(end).reached, run)
+    except DucklingError as error:
+        log_end.close()
+        if error.retryable or error.code == "STREAM_NOT_RUNNING":
+            return False
+        raise
+    return True
 
 
 def _first(reached: Future[Position], run: Run) -> None:

@@ -186,7 +186,8 @@ class Syncs:
 
     def _next_run(self) -> Run | None:
         """What to do next; starts the stream where one is wanted and possible. None after a wait."""
-        due = self.fallback.schedule.due()  # asked once: no poll without the look before it
+        # Asked once, and not in the turn in which polling begins: no poll without the look before it.
+        due = self.mode == "polling" and self.fallback.schedule.due()
         if self.stream_wanted and self._must_look(due):
             self.fallback.look()
         self.fallback.note_mode(stream_wanted=self.stream_wanted)

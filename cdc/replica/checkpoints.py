@@ -17,12 +17,15 @@ log = structlog.get_logger(__name__)
 
 _WORTH = 1 << 20
 """A write-ahead log smaller than this is not worth a checkpoint when idle."""
+_MOST_COMMITS = 5_000
+"""Commits that a start has to replay at most, whatever their size: each takes 0.1 ms."""
 _LONGEST_PAUSE = 30.0
 """Seconds between two attempts that fail."""
 
 
 class Checkpoints:
-    """Checkpoints of one file: past `wal_bytes` of write-ahead log, or after `idle` seconds without work."""
+    """Checkpoints of one file: past `wal_bytes` or thousands of commits in its write-ahead log, or after `idle`
+    seconds without work."""
 
     def __init__(
         self,
@@ -42,12 +45,18 @@ class Checkpoints:
         self._clock = clock
         self._pauses = Backoff(_LONGEST_PAUSE)
         self._not_before = 0.0
+        self._commits = 0
+        """Since the last checkpoint."""
         self.error: DucklingError | None = None
         """Why the last one failed; None where it did not. What is committed stays in the log meanwhile."""
 
+    def committed(self) -> None:
+        """A transaction was committed."""
+        self._commits += 1
+
     def due(self) -> bool:
-        """Whether the log has grown beyond its bound."""
-        return self._database.wal_bytes > self._wal_bytes
+        """Whether the log has grown beyond its bounds."""
+        return self._commits >= _MOST_COMMITS or self._database.wal_bytes > self._wal_bytes
 
     def seconds_left(self, last_work: float) -> float | None:
         """Seconds until one is due for idleness; None where the log is too small for that."""
@@ -60,6 +69,7 @@ class Checkpoints:
         if self._clock() < self._not_before:
             return True
         started = self._clock()
+        self._commits = 0
         try:
             cursor.execute("CHECKPOINT")
         except (duckdb.FatalException, duckdb.InternalException) as error:

@@ -109,6 +109,7 @@ class WriteSession:
                 "DuckDB ran out of the memory it may use in the middle of a commit",
                 hint="the file is opened again, and what was committed counts; raise DUCKDB_MEMORY_LIMIT",
             ) from error
+        self._checkpoints.committed()
 
     def rollback(self) -> None:
         """Takes back the open transaction, if there is one."""

@@ -183,3 +183,19 @@ def test_an_event_larger_than_the_sources_packets_arrives_all_the_same(
     replica.start(live=False).settle()
     assert replica.rows("SELECT id, length(body) FROM t ORDER BY id") == [(1, 1), (2, 8000000), (3, 1)]
     assert replica.copies() == ["t"]
+
+
+def test_an_incremental_sync_outlives_connections_that_are_lost_while_it_waits(
+    database: Database, replica_factory: Callable[..., Replica]
+) -> None:
+    database.execute("CREATE TABLE t (id INT PRIMARY KEY)")
+    with proxied(database.url) as proxy:
+        replica = replica_factory(proxy.url, retry_max_seconds=0.1).start()
+        for number in range(1, 13):
+            proxy.cut_next_dump(packets=number)
+            proxy.cut()
+            database.execute(f"INSERT INTO t VALUES ({number})", f"INSERT INTO t VALUES ({number + 100})")
+            replica.catch_up()
+            assert replica.value("SELECT count(*) FROM t") == 2 * number
+        assert proxy.cuts >= 6
+        replica.stop()

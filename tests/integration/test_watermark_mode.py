@@ -19,7 +19,7 @@ from cdc.registry import DEFAULT
 from cdc.sandbox.databases import Database, create_database, session
 from cdc.sandbox.servers import Flavor, Server
 from cdc.status import PipelineState
-from tests.replica import Replica
+from tests.replica import Replica, dump_threads
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -287,6 +287,41 @@ def test_a_privilege_that_comes_back_before_a_poll_costs_no_copy(
         replica.settle()
         assert replica.assert_equal() == 1
         assert sum(each.kind != "incremental" for each in replica.pipeline.recent_runs()) == copies
+
+
+def test_no_poll_begins_in_the_turn_in_which_the_log_is_found_closed(
+    server_factory: Callable[..., Server], timed: Callable[..., Timed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However soon the grant comes back and the interval passes: the log is looked at again first."""
+    database = create_database(server_factory(Flavor.MARIADB))
+    database.execute(ITEMS, "INSERT INTO items VALUES (1, 'a', '2024-01-01')")
+    with account(database) as (url, administer):
+        administer(f"GRANT {REPLICATION[Flavor.MARIADB]} ON *.* TO {{who}}")
+        replica = timed(url).start()
+        copies = replica.runs
+        read, passed = Engine.position, threading.Event()
+
+        def read_behind_the_look(engine: Engine) -> Position | None:
+            ours = threading.current_thread().name.startswith("sync-")
+            if ours and mode_now(replica) == "polling" and not passed.is_set():
+                passed.set()
+                administer(f"GRANT {REPLICATION[Flavor.MARIADB]} ON *.* TO {{who}}")
+                replica.pass_an_interval()
+            return read(engine)
+
+        monkeypatch.setattr(Engine, "position", read_behind_the_look)
+        administer(f"REVOKE {REPLICATION[Flavor.MARIADB]} ON *.* FROM {{who}}")
+        for dump in dump_threads(database.server):
+            with session(database.server.url()) as connection, connection.cursor() as cursor:
+                cursor.execute(f"KILL {dump}")
+        wait_until(lambda: passed.is_set() and mode(replica)[0] == "cdc", "the grant is noticed")
+        replica.settle()
+        assert sum(each.kind != "incremental" for each in replica.pipeline.recent_runs()) == copies
+
+
+def mode_now(replica: Replica) -> str:
+    """The mode, without a look at the file."""
+    return replica.pipeline._syncs.mode
 
 
 def test_a_stream_that_is_started_by_hand_goes_on_where_it_left_off(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -384,3 +385,18 @@ def test_a_file_that_a_query_keeps_from_being_closed_is_opened_again_when_it_end
 def suppressed(reader: duckdb.DuckDBPyConnection) -> None:
     with suppress(duckdb.Error):  # it is interrupted, or its file closed
         reader.execute("SELECT waits(1)").fetchall()
+
+
+def test_many_small_commits_are_checkpointed_so_that_a_start_is_quick(
+    replica: ReplicaDatabase, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each commit in the write-ahead log takes its time when it is replayed, however little it holds."""
+    monkeypatch.setattr("cdc.replica.checkpoints._MOST_COMMITS", 50)
+    sizes = []
+    for number in range(1, 121):
+        writer.deliver(target(), batch(number, at=number))
+        settle(writer)
+        sizes.append(replica.wal_bytes)
+    falls = [at for at, (before, after) in enumerate(itertools.pairwise(sizes)) if after < before]
+    assert len(falls) >= 2
+    assert len(ids(replica)) == 120

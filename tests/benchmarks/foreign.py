@@ -160,7 +160,8 @@ class Debezium:
                 [
                     environment("debezium") / "bin" / "python", Path(__file__).with_name("debezium_peer.py"),
                     *server, self._database.name, TABLE, file, self._gtids, str(rows), str(self._folder),
-                ]
+                ],
+                folder=self._folder,  # it writes its log where it is
             ).stdout  # fmt: skip
         finally:
             shutil.rmtree(self._folder)
@@ -168,8 +169,10 @@ class Debezium:
         return seconds, peak
 
 
-def _run(command: list[str | Path], **environ: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, env={**os.environ, **environ}, capture_output=True, text=True)
+def _run(
+    command: list[str | Path], *, folder: Path | None = None, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **environ}, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{Path(command[0]).name} failed:\n{done.stderr[-2000:]}")
     return done

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     duckdb_path: Path = Path("data/duckling.db")
     duckdb_memory_limit: str = AUTO
     """DuckDB's own memory_limit. `auto` begins with 256 MB and doubles it, up to half of the machine's memory,
-    when what is written does not fit; a size ("2GB") is never exceeded."""
+    when what is written does not fit. A size ("2GB") is exceeded only while a write-ahead log is replayed."""
     duckdb_threads: int = Field(default=0, ge=0)
     """DuckDB's threads; 0 leaves its default, one a core."""
 

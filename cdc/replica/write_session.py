@@ -213,7 +213,7 @@ class WriteSession:
             "replica.memory_raised",
             database=self._name,
             limit=str(self._database.memory),
-            hint="indexes of primary keys must fit in; a size in DUCKDB_MEMORY_LIMIT is never exceeded",
+            hint="indexes of primary keys must fit in; a size in DUCKDB_MEMORY_LIMIT keeps it from growing",
         )
 
     # The file ----------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ import threading
 from collections.abc import Callable
 from contextlib import closing
 
+import duckdb
 import structlog
 
 from cdc.engine import Engine
 from cdc.errors import DucklingError, SnapshotError
 from cdc.log_reader import open_reader
 from cdc.position import Position
-from cdc.replica import prepared, tables
+from cdc.replica import prepared, state, tables
 from cdc.replica.target import BatchTarget
 from cdc.runs import Run
 from cdc.schema import Table
@@ -64,6 +65,7 @@ class CatchUp:
         self._reader: BinlogReader
         self._dump: BinlogDump
         self._thread: threading.Thread
+        self._held_at: Position | None = None
 
     def __enter__(self) -> CatchUp:
         engine = self._engine
@@ -106,8 +108,9 @@ class CatchUp:
     def join(self, high: Position, go_live: Callable[[Position | None], dict[str, Table]]) -> None:
         """Calls `go_live` once the staging tables are at one boundary with the stream.
 
-        It gets None where a stream runs (held meanwhile, at its committed position), else the boundary,
-        which becomes the position to start from; it returns the tables that are live now.
+        It calls `check_joined` in the transaction in which they go live. It gets None where a stream runs
+        (held meanwhile, at its committed position), else the boundary, which becomes the position to start
+        from; it returns the tables that are live now.
         """
         if not self._stream.running:
             go_live(self._reader.meet(high, hold=True).reached.result())
@@ -128,10 +131,26 @@ class CatchUp:
                 raise SnapshotError(
                     f"the copy and the stream did not meet ({here} and {there})", hint="it is tried again"
                 )
+            self._held_at = there
             self._stream.tables.update(go_live(None))
         finally:
             waiting.release.set()
             held.release.set()
+
+    def check_joined(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """For the transaction of `go_live`: raises unless all is written that either side had handed on before.
+
+        The error is the one of the batch that failed, or SnapshotError where the stream's has.
+        """
+        if self._target.error is not None:
+            raise self._target.error
+        there = self._held_at
+        if there is not None:
+            committed = state.load_position(cursor, self._engine.id)
+            if committed is None or (committed.file, committed.offset) != (there.file, there.offset):
+                raise SnapshotError(
+                    "the stream failed when the copy was to join it", hint="see lastError in GET /cdc/status"
+                )
 
     def _source_end(self, high: Position) -> Position:
         with closing(self._engine.endpoint.connect(purpose="catching up")) as connection:

@@ -308,7 +308,7 @@ class FullSync:
             other=self._needs_copy,
             cascades=self._cascades,
         ) as catch_up:
-            catch_up.join(high, lambda start: self._go_live(copied, start))
+            catch_up.join(high, lambda start: self._go_live(copied, start, catch_up.check_joined))
             self._micro_batches += catch_up.transactions
         if self._lost:
             self._needs_copy([table.name for table in self._lost.values()])
@@ -371,7 +371,12 @@ class FullSync:
         )
         self._give_back([table])
 
-    def _go_live(self, copied: dict[str, Table], start: Position | None) -> dict[str, Table]:
+    def _go_live(
+        self,
+        copied: dict[str, Table],
+        start: Position | None,
+        check: Callable[[duckdb.DuckDBPyConnection], None] = lambda _: None,
+    ) -> dict[str, Table]:
         """All staging tables become tables at once; `start` becomes the position, where there was none.
 
         A table that was live but is not among them has no place in a stream that starts elsewhere.
@@ -379,6 +384,7 @@ class FullSync:
         live = {key: table for key, table in copied.items() if key not in self._lost}
 
         def job(cursor: duckdb.DuckDBPyConnection) -> list[str]:
+            check(cursor)
             left = []
             if not self._logged:
                 state.forget_position(cursor, self._engine.id)

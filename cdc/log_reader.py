@@ -48,7 +48,8 @@ def open_reader(
                 " nothing there",
                 hint="point to the old server, or copy again: POST /sync/full",
             )
-        if facts.server_uuid != position.server:
+        committed = facts.server_uuid == position.server
+        if not committed:
             if facts.flavor == "mysql" and not has_transactions(connection, position.gtid):
                 raise SourceMismatchError(
                     "the source is another server now, and it lacks transactions that the copy has",
@@ -85,6 +86,7 @@ def open_reader(
         on_schema_change=schema_changes,
         position_interval=settings.position_interval,
         wall_clock=engine.lag.clock,
+        committed=committed,
         cascades=cascades,
         reach=lambda words: _reach(engine, words),
         load_prepared=lambda xid: _prepared_parts(engine, target, xid),

@@ -43,7 +43,8 @@ class BinlogReader:
     table of `schema`, with that boundary, after all before it was flushed with a position before it: who
     takes it carries the change out and moves the position in one transaction.
 
-    Positions (`position`) are transaction boundaries only: whoever resumes there misses nothing.
+    Positions (`position`) are transaction boundaries only: whoever resumes there misses nothing. `committed`
+    tells whether the copy has the first one as it stands, by file and offset.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class BinlogReader:
         position_interval: float,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        committed: bool = True,
         cascades: Cascades | None = None,
         load_prepared: Callable[[str], Iterable[bytes] | None] = lambda _xid: None,
         reach: Callable[[frozenset[str]], Iterable[str] | None] = lambda _words: None,
@@ -96,7 +98,7 @@ class BinlogReader:
         self._changes: list[SchemaChange] = []
         self._alters = True
         """Whether an ALTER that follows is carried out: MariaDB may announce one, and take it back."""
-        self._flushed = (position.file, position.offset)
+        self._flushed = (position.file, position.offset) if committed else ("", 0)
         """File and offset of the position that was handed on last."""
         self._flushed_at = clock()
         self._meetings = Meetings()
@@ -424,8 +426,13 @@ class BinlogReader:
         self._batcher.flush(position, reason)
 
     def _keep_meetings(self) -> None:
-        if self._meetings.keep(self._place, lambda: self._flush(FlushReason.BARRIER)):
+        if self._meetings.keep(self._place, self._flush_for_meeting):
             self._targets.clear()
+
+    def _flush_for_meeting(self) -> None:
+        """Hands on all before this boundary, and the boundary, unless that has been done."""
+        if (self._place.file, self._place.offset) != self._flushed:
+            self._flush(FlushReason.BARRIER)
 
     # Errors ------------------------------------------------------------------------------------------
 

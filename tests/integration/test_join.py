@@ -7,11 +7,20 @@ from collections.abc import Callable
 
 import pytest
 
+from cdc.catch_up import CatchUp
+from cdc.errors import DucklingError, ReplicaError
+from cdc.position import Position
+from cdc.replica.target import BatchTarget
+from cdc.replica.writer import Writer
 from cdc.sandbox import shop
 from cdc.sandbox.databases import Database
 from cdc.sandbox.load import Load
+from cdc.schema import Table
+from cdc.source.batcher import Batch
+from cdc.source.meetings import Meeting
+from cdc.stream_loop import StreamLoop
 from tests.replica import Replica
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -147,5 +156,52 @@ def test_a_table_that_is_being_copied_can_be_written_to_in_one_large_transaction
         "COMMIT",
     )
     assert run.wait(60).errors == ()
+    replica.catch_up()
+    replica.assert_equal()
+
+
+@pytest.mark.parametrize("staging", [True, False], ids=["copy", "stream"])
+def test_a_copy_does_not_go_live_behind_a_batch_that_was_refused(
+    small_shop: Database,
+    replica_factory: Callable[..., Replica],
+    monkeypatch: pytest.MonkeyPatch,
+    staging: bool,
+) -> None:
+    """The batch, of the copy's own reader or of the stream, is on its way when both meet, and fails then."""
+    armed, met, refused = threading.Event(), threading.Event(), threading.Event()
+    apply, join, meet = Writer._apply, CatchUp.join, StreamLoop.meet
+
+    def refuse_one(writer: Writer, target: BatchTarget, batch: Batch, replace: bool) -> None:
+        ours = (target.save_position is None) is staging
+        if armed.is_set() and ours and batch.rows and not refused.is_set():
+            met.wait(SECONDS)
+            refused.set()
+            raise ReplicaError("the disk is full", hint="make room")
+        apply(writer, target, batch, replace)
+
+    def watched(stream: StreamLoop, target: Position | None, *, hold: bool = False) -> Meeting:
+        meeting = meet(stream, target, hold=hold)
+        meeting.reached.add_done_callback(lambda _: met.set())
+        return meeting
+
+    def write_and_join(self: CatchUp, high: Position, go_live: Callable[..., dict[str, Table]]) -> None:
+        def go(start: Position | None) -> dict[str, Table]:
+            refused.wait(SECONDS)
+            return go_live(start)
+
+        armed.set()
+        small_shop.execute("UPDATE events SET kind = CONCAT(kind, '!') LIMIT 100")
+        join(self, high, go)
+
+    replica = replica_factory(small_shop.url).start()
+    with monkeypatch.context() as patched:
+        patched.setattr(Writer, "_apply", refuse_one)
+        patched.setattr(StreamLoop, "meet", watched)
+        patched.setattr(CatchUp, "join", write_and_join)
+        with pytest.raises(DucklingError, match="disk is full" if staging else "stream failed"):
+            replica.pipeline.start_table_sync("events").wait(60)
+    replica.settle()
+    replica.assert_equal()
+    assert replica.pipeline.start_table_sync("events").wait(60).errors == ()
     replica.catch_up()
     replica.assert_equal()

@@ -61,9 +61,8 @@ def catch_up_with_source(
     started = clock()
     before = stream.counts()
     wait_streaming()
-    while not _met(stream, log_end, run):
-        wait_streaming()  # its connection was lost: it is made anew
-    engine.writer.submit(lambda _: None).result()
+    while not _applied(engine, stream, _met(stream, log_end, run)):
+        wait_streaming()  # its connection was lost, or a batch refused: it is read again
     wait_streaming()  # tables that changed on the way are copied again
     after = stream.counts()
     records = (after.inserts + after.updates + after.deletes) - (
@@ -79,8 +78,9 @@ def catch_up_with_source(
     )
 
 
-def _met(stream: StreamLoop, log_end: LogEnd, run: Run) -> bool:
-    """Whether the stream has come to the log's end of now; False where its connection was lost before."""
+def _met(stream: StreamLoop, log_end: LogEnd, run: Run) -> Position | None:
+    """The boundary at or behind the log's end of now that the stream has come to, and handed on all before it;
+    None where its connection was lost before."""
     end = log_end.position()
     reader = stream.reader
     if reader is not None and reader.place.server != end.server:
@@ -88,16 +88,28 @@ def _met(stream: StreamLoop, log_end: LogEnd, run: Run) -> bool:
         log_end.close()
         end = log_end.position()
     try:
-        _first(stream.meet(end).reached, run)
+        return _first(stream.meet(end).reached, run)
     except DucklingError as error:
         log_end.close()
         if error.retryable or error.code == "STREAM_NOT_RUNNING":
-            return False
+            return None
         raise
-    return True
 
 
-def _first(reached: Future[Position], run: Run) -> None:
+def _applied(engine: Engine, stream: StreamLoop, boundary: Position | None) -> bool:
+    """Whether everything before `boundary` is committed, once the writer has done what it was given."""
+    if boundary is None:
+        return False
+    if not _reached(stream.applied, boundary):
+        engine.writer.submit(lambda _: None).result()
+    return _reached(stream.applied, boundary)
+
+
+def _reached(applied: Position | None, boundary: Position) -> bool:
+    return applied is not None and applied.server == boundary.server and applied.reached(boundary)
+
+
+def _first(reached: Future[Position], run: Run) -> Position:
     """Waits for the boundary, or for the run to be cancelled."""
     cancelled: Future[None] = Future()
 
@@ -108,7 +120,6 @@ def _first(reached: Future[Position], run: Run) -> None:
     run.on_cancel(cancel)
     either: list[Future[Any]] = [reached, cancelled]
     wait(either, return_when=FIRST_COMPLETED)
-    if reached.done():
-        reached.result()
-    else:
+    if not reached.done():
         raise RunCancelledError.of()
+    return reached.result()

@@ -17,6 +17,8 @@ from cdc.status import SyncResult, TableResult
 
 log = structlog.get_logger(__name__)
 
+_Job = Callable[[duckdb.DuckDBPyConnection], None]
+
 
 class RunRecorder:
     """Has the writer note the runs of one database. That it could not is logged, and no reason to stop."""
@@ -26,7 +28,7 @@ class RunRecorder:
 
     def begin(self, run: Run) -> None:
         """The run was asked for, or begins by itself."""
-        self._record(lambda cursor: run_log.begin(cursor, run))
+        self._record(self._engine.writer.note, lambda cursor: run_log.begin(cursor, run))
 
     def end(self, run: Run, result: SyncResult | None, error: DucklingError | None) -> Future[None] | None:
         """The run has ended with `result` or `error`. Returns what is done once that is in the log, or can't be;
@@ -46,11 +48,11 @@ class RunRecorder:
                 error_code=error.code if error is not None else None,
             )
 
-        return self._record(job)
+        return self._record(self._engine.writer.submit, job)
 
-    def _record(self, job: Callable[[duckdb.DuckDBPyConnection], None]) -> Future[None] | None:
+    def _record(self, submit: Callable[[_Job], Future[None]], job: _Job) -> Future[None] | None:
         try:
-            future = self._engine.writer.submit(job)
+            future = submit(job)
         except DucklingError as failure:
             log.warning("sync.not_logged", database=self._engine.id, error=failure.message)
             return None

@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import duckdb
 import structlog
 
-from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, StoppedError
+from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError
 from cdc.metrics import DatabaseMetrics
 from cdc.replica import prepared
 from cdc.replica.batch_rows import BatchRows
 from cdc.replica.checkpoints import Checkpoints
 from cdc.replica.database import ReplicaDatabase, is_out_of_memory, translate
 from cdc.replica.target import BatchTarget
-from cdc.replica.write_session import Job, WriteSession
+from cdc.replica.write_queue import Delivery, Task, WriteQueue
+from cdc.replica.write_session import WriteSession
 from cdc.source.batcher import Batch, FlushReason
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-_QUEUED_BATCHES = 2
-"""Batches that wait for the writer, per stream: enough to keep it busy, few enough to bound memory."""
 _CONFLICT_TRIES = 3
 
 
@@ -58,14 +56,9 @@ class Writer:
             database, self._checkpoints, name=name, refuse=self._refuse, pause=self._pause, clock=clock
         )
         self._rows = BatchRows(metrics, name)
-        self._changed = threading.Condition()
-        self._batches: deque[tuple[BatchTarget, Batch]] = deque()
-        self._jobs: deque[tuple[Job, Future[Any], tuple[Batch, ...]]] = deque()
-        """Each with the batches that go before it: a stream that never falls idle does not starve jobs."""
+        self._queue = WriteQueue(clock)
         self._busy = False
         self._busy_since: float | None = None
-        self._stopping = False
-        self._failed: DucklingError | None = None
         self._open_target: BatchTarget | None = None
         self._targets: set[BatchTarget] = set()
         self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
@@ -82,9 +75,7 @@ class Writer:
 
         An open part of a transaction is rolled back.
         """
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
+        self._queue.stop()
         if self._thread.is_alive():
             self._thread.join(timeout)
         return not self._thread.is_alive()
@@ -98,7 +89,7 @@ class Writer:
     def busy_seconds(self) -> float:
         """Seconds for which it has been at the same piece of work; 0 when idle, or while the file is shut."""
         since = self._busy_since
-        return 0.0 if since is None or self._failed is not None else max(0.0, self._clock() - since)
+        return 0.0 if since is None or self._queue.failed is not None else max(0.0, self._clock() - since)
 
     @property
     def checkpoint_error(self) -> DucklingError | None:
@@ -108,69 +99,42 @@ class Writer:
     @property
     def queued(self) -> int:
         """Batches that wait."""
-        return len(self._batches)
+        return self._queue.batches
 
     def hungry(self) -> bool:
         """Whether the writer has nothing to do."""
-        return not self._busy and not self._batches and not self._jobs
+        return not self._busy and self._queue.empty
 
     def submit(self, job: Callable[[duckdb.DuckDBPyConnection], T]) -> Future[T]:
         """Runs `job` in a transaction of its own, after all batches delivered so far."""
-        future: Future[T] = Future()
-        with self._changed:
-            self._check_running()
-            self._jobs.append((job, future, self._waiting()))
-            self._changed.notify_all()
-        return future
+        return self._queue.add(job)
+
+    def note(self, job: Callable[[duckdb.DuckDBPyConnection], T]) -> Future[T]:
+        """Runs `job` in the transaction of the next job, or soon in one of its own."""
+        return self._queue.add_note(job)
 
     def attach(self, target: BatchTarget) -> None:
         """From now on `target` is told when the writer is idle, until `detach`."""
-        with self._changed:
+        with self._queue.changed:
             self._targets.add(target)
 
     def detach(self, target: BatchTarget) -> None:
         """The target's stream has ended; what it delivered is still applied."""
-        with self._changed:
+        with self._queue.changed:
             self._targets.discard(target)
 
     def deliver(self, target: BatchTarget, batch: Batch) -> None:
         """Queues a batch; blocks while the target has enough waiting. Raises the target's error, if any."""
-        with self._changed:
-            while True:
-                if target.error is not None:
-                    raise target.error
-                self._check_running()
-                if sum(1 for queued, _ in self._batches if queued is target) < _QUEUED_BATCHES:
-                    break
-                self._changed.wait()
-            self._batches.append((target, batch))
-            self._changed.notify_all()
+        self._queue.deliver(target, batch)
 
     def discard(self, target: BatchTarget, error: DucklingError) -> None:
         """Forgets what `target` has waiting and rolls back its open transaction; returns when that is done.
 
         What is being applied is finished first. The target takes no more batches.
         """
-        done: Future[None] = Future()
-
-        def discarded(_: duckdb.DuckDBPyConnection) -> None:
-            """Only its place in the queue matters."""
-
-        with self._changed:
-            if target.error is None:
-                target.error = error
-            self._batches = deque(item for item in self._batches if item[0] is not target)
-            if not self._thread.is_alive() or self._stopping:
-                return
-            self._jobs.append((discarded, done, self._waiting()))
-            self._changed.notify_all()
-        done.result()
-
-    def _check_running(self) -> None:
-        if self._failed is not None:
-            raise self._failed.with_traceback(None)  # else each caller's frames stay with it
-        if self._stopping:
-            raise StoppedError("the writer is stopping", hint="start the service again")
+        done = self._queue.drop(target, error, tell=self._thread.is_alive())
+        if done is not None:
+            done.result()
 
     # The thread --------------------------------------------------------------------------------------
 
@@ -179,32 +143,33 @@ class Writer:
             self._work()
         except Exception as error:
             log.exception("writer.died", database=self._name)
-            self._fail(
+            self._queue.fail(
                 ReplicaError(f"the writer ended ({error.__class__.__name__})", hint="restart the service")
             )
         self._end()
 
     def _work(self) -> None:
+        queue = self._queue
         last_work = self._clock()
         worked = False
         while True:
-            with self._changed:
+            with queue.changed:
                 item = self._next()
                 self._busy = item is not None
                 listening = [] if self._busy or not worked else list(self._targets)
             for target in listening:
                 target.on_idle()
             worked = False
-            with self._changed:
+            with queue.changed:
                 item = item or self._next()
-                while item is None and not self._finished():
-                    self._changed.wait(self._idle_wait(last_work))
+                while item is None and not queue.finished:
+                    queue.changed.wait(self._wait(last_work))
                     item = self._next()
-                    if item is None and self._idle_wait(last_work) == 0:
+                    if item is None and self._until_checkpoint(last_work) == 0:
                         break
                 self._busy = item is not None
             if item is None:
-                if self._finished():
+                if queue.finished:
                     break
                 self._busy_since = self._clock()
                 self._session.checkpoint("idle")
@@ -220,82 +185,77 @@ class Writer:
                 self._session.tidy()
             self._busy_since = None
 
-    def _finished(self) -> bool:
-        return self._stopping and not self._jobs and not self._batches
+    def _wait(self, last_work: float) -> float | None:
+        """Seconds until there is something to do by itself; None for never."""
+        checkpoint, note = self._until_checkpoint(last_work), self._queue.note_wait()
+        if note is None or self._open_target is not None:
+            return checkpoint
+        return note if checkpoint is None else min(note, checkpoint)
 
-    def _idle_wait(self, last_work: float) -> float | None:
+    def _until_checkpoint(self, last_work: float) -> float | None:
         """Seconds until an idle checkpoint is due; None without one to wait for."""
-        if self._stopping or self._open_target is not None or self._failed is not None:
-            return None if not self._stopping else 0.1
+        if self._queue.stopping:
+            return 0.1
+        if self._open_target is not None or self._queue.failed is not None:
+            return None
         return self._checkpoints.seconds_left(last_work)
 
-    def _next(self) -> tuple[BatchTarget, Batch] | tuple[Job, Future[Any]] | None:
+    def _next(self) -> Delivery | Task | None:
         """What to do now. While a transaction is open only its own parts may come, or its end."""
-        open_target = self._open_target
-        if open_target is not None:
-            if open_target.error is not None:
-                self._session.rollback()
-                self._open_target = None
-                return self._next()
-            for at, (target, batch) in enumerate(self._batches):
-                if target is open_target:
-                    del self._batches[at]
-                    self._changed.notify_all()
-                    return target, batch
-            if self._stopping:
-                self._session.rollback()
-                self._open_target = None
-                return self._next()
-            return None
-        if self._jobs:
-            job, future, before = self._jobs[0]
-            if not any(batch is each for each in before for _, batch in self._batches):
-                self._jobs.popleft()
-                return job, future
-        if not self._batches:
-            return None
-        item = self._batches.popleft()
-        self._changed.notify_all()
-        return item
+        target = self._open_target
+        if target is None:
+            return self._queue.next()
+        if target.error is None:
+            part = self._queue.next_of(target)
+            if part is not None or not self._queue.stopping:
+                return part
+        self._session.rollback()
+        self._open_target = None
+        return self._queue.next()
 
-    def _waiting(self) -> tuple[Batch, ...]:
-        return tuple(batch for _, batch in self._batches)
-
-    def _handle(self, item: tuple[Any, Any]) -> None:
-        first, second = item
-        if isinstance(first, BatchTarget):
-            try:
-                self._apply_with_retry(first, second)
-            except DucklingError as error:
-                self._fail_target(first, error)
-            except Exception as error:
-                log.exception("writer.unexpected", database=self._name)
-                self._fail_target(first, ReplicaError(f"applying failed: {error.__class__.__name__}"))
+    def _handle(self, item: Delivery | Task) -> None:
+        if isinstance(item, Task):
+            self._run_task(item)
             return
-        future: Future[Any] = second
         try:
-            result = self._session.run(first)
+            self._apply_with_retry(item.target, item.batch)
+        except DucklingError as error:
+            self._fail_target(item.target, error)
+        except Exception as error:
+            log.exception("writer.unexpected", database=self._name)
+            self._fail_target(item.target, ReplicaError(f"applying failed: {error.__class__.__name__}"))
+
+    def _run_task(self, task: Task) -> None:
+        """Runs a job, with the notes that wait. Where that fails, each of them for itself."""
+        notes = self._queue.take_notes()
+        together = [*notes, task]
+        try:
+            results = self._session.run(lambda cursor: [each.job(cursor) for each in together])
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-            fatal = isinstance(error, ReplicaFatalError)
-            try:
-                if fatal:
-                    self._session.shut()  # before: nobody is to read what is not committed
-            finally:
-                future.set_exception(error)
-            if fatal:
-                self._session.reopen()
+            if isinstance(error, ReplicaFatalError):
+                self._fail_tasks(together, error)
+            elif notes:
+                self._queue.put_back(together)
+            else:
+                task.future.set_exception(error)
         else:
-            future.set_result(result)
+            for each, result in zip(together, results, strict=True):
+                each.future.set_result(result)
+
+    def _fail_tasks(self, tasks: list[Task], error: ReplicaFatalError) -> None:
+        try:
+            self._session.shut()  # before: nobody is to read what is not committed
+        finally:
+            for task in tasks:
+                task.future.set_exception(error)
+        self._session.reopen()
 
     def _fail_target(self, target: BatchTarget, error: DucklingError) -> None:
         self._session.rollback()
         self._open_target = None
         if isinstance(error, ReplicaFatalError):
             self._session.shut()
-        with self._changed:
-            target.error = error
-            self._batches = deque(item for item in self._batches if item[0] is not target)
-            self._changed.notify_all()
+        self._queue.drop(target, error, tell=False)
         if isinstance(error, ReplicaFatalError):
             self._session.reopen()
         target.on_error(error)
@@ -371,32 +331,17 @@ class Writer:
     def _refuse(self, error: DucklingError | None) -> None:
         """The file can't be opened, for now; or is open again."""
         if error is not None:
-            self._fail(error)
+            self._queue.fail(error)
             return
-        with self._changed:
-            self._failed = None
+        with self._queue.changed:
+            self._queue.failed = None
 
     def _pause(self, seconds: float) -> bool:
-        with self._changed:
-            return self._stopping or (self._changed.wait(seconds) and self._stopping)
-
-    def _fail(self, error: DucklingError) -> None:
-        """Nothing can be written any more: whoever waits is told, and whoever comes."""
-        with self._changed:
-            self._failed = error
-            waiting, self._jobs = self._jobs, deque()
-            # Whose batches are dropped must not go on behind them.
-            losing = {target for target, _ in self._batches}
-            for target in losing:
-                target.error = target.error or error
-            self._batches.clear()
-            self._changed.notify_all()
-        for _, future, _ in waiting:
-            future.set_exception(error)
-        for target in losing:
-            target.on_error(error)
+        queue = self._queue
+        with queue.changed:
+            return queue.stopping or (queue.changed.wait(seconds) and queue.stopping)
 
     def _end(self) -> None:
         self._session.close()
-        with self._changed:
-            self._changed.notify_all()
+        with self._queue.changed:
+            self._queue.changed.notify_all()

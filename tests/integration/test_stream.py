@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
+from cdc.errors import ReplicaError
+from cdc.incremental import LogEnd
+from cdc.position import Position
+from cdc.replica.target import BatchTarget
+from cdc.replica.write_session import WriteSession
+from cdc.replica.writer import Writer
 from cdc.sandbox import shop
 from cdc.sandbox.databases import Database, create_database
 from cdc.sandbox.load import Load
+from cdc.source.batcher import Batch
+from cdc.source.meetings import Meeting
+from cdc.source.stream import BinlogReader
 from cdc.status import TableState
+from cdc.stream_loop import StreamLoop
 from tests.replica import Replica
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -271,6 +283,68 @@ def test_an_incremental_sync_returns_when_what_was_committed_before_is_applied(
         database.execute(f"INSERT INTO ticks VALUES ({tick})")
         replica.catch_up()
         assert replica.value("SELECT max(id) FROM ticks") == tick
+
+
+def test_an_incremental_sync_does_not_take_a_refused_batch_for_applied(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader may not have heard of the refusal when the sync looks whether the stream is up."""
+    database.execute("CREATE TABLE ticks (id INT PRIMARY KEY)")
+    replica.start()
+    apply, position, fail, meet = Writer._apply, LogEnd.position, BinlogReader.fail, StreamLoop.meet
+    met = threading.Event()
+    refused: list[Batch] = []
+    asked: list[LogEnd] = []
+    failures: list[Callable[[], None]] = []
+
+    def refuse_one(writer: Writer, target: BatchTarget, batch: Batch, replace: bool) -> None:
+        if batch.rows and not refused:
+            refused.append(batch)
+            met.wait(SECONDS)
+            raise ReplicaError("the disk is full", hint="make room")
+        apply(writer, target, batch, replace)
+
+    def watched(stream: StreamLoop, target: Position | None, *, hold: bool = False) -> Meeting:
+        meeting = meet(stream, target, hold=hold)
+        meeting.reached.add_done_callback(lambda _: met.set())
+        return meeting
+
+    def heard_of_it_late(log_end: LogEnd) -> Position:
+        asked.append(log_end)
+        if len(asked) > 1:
+            for failure in failures:
+                failure()
+        return position(log_end)
+
+    monkeypatch.setattr(Writer, "_apply", refuse_one)
+    monkeypatch.setattr(StreamLoop, "meet", watched)
+    monkeypatch.setattr(LogEnd, "position", heard_of_it_late)
+    monkeypatch.setattr(BinlogReader, "fail", lambda *args: failures.append(lambda: fail(*args)))
+    database.execute("INSERT INTO ticks VALUES (1)")
+    with suppress(ReplicaError):  # it may say so, or wait until the batch has come again
+        replica.catch_up()
+        assert replica.value("SELECT count(*) FROM ticks") == 1
+    assert len(asked) > 1
+    replica.settle()
+    replica.assert_equal()
+
+
+def test_an_incremental_sync_with_nothing_new_writes_nothing_but_its_record(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.execute("CREATE TABLE ticks (id INT PRIMARY KEY)", "INSERT INTO ticks VALUES (1)")
+    replica.start()
+    replica.catch_up()
+    commit = WriteSession.commit
+    commits: list[WriteSession] = []
+
+    def counted(session: WriteSession) -> None:
+        commits.append(session)
+        commit(session)
+
+    monkeypatch.setattr(WriteSession, "commit", counted)
+    replica.catch_up()
+    assert len(commits) == 1
 
 
 def test_the_stream_goes_on_over_the_end_of_a_log_file(small_shop: Database, replica: Replica) -> None:

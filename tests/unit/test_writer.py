@@ -327,7 +327,7 @@ def test_a_stream_whose_batches_were_dropped_while_the_file_was_shut_is_told(
     wait_until(lambda: told, "the stream is told")
     with pytest.raises(ReplicaError, match="away"):
         writer.deliver(into, batch(2, at=200))
-    wait_until(lambda: len(attempts) > 1 and writer._failed is None, "the file is open again")
+    wait_until(lambda: len(attempts) > 1 and writer._queue.failed is None, "the file is open again")
     settle(writer)
     assert (ids(replica), saved(writer)) == ([], None)
 
@@ -347,7 +347,7 @@ def test_a_writer_outlives_a_memory_limit_that_can_not_be_noted(
         replica.memory.bytes += 1
         settle(writer)
         wait_until(lambda kind=kind: kind in refused, "it was tried")
-        wait_until(lambda: writer._failed is None and not writer._busy, "the file is open")
+        wait_until(lambda: writer._queue.failed is None and not writer._busy, "the file is open")
         writer.deliver(target(), batch(len(refused), at=100 * len(refused)))
         settle(writer)
     assert writer.alive
@@ -373,10 +373,10 @@ def test_a_file_that_a_query_keeps_from_being_closed_is_opened_again_when_it_end
     assert began.wait(WAIT)
     with pytest.raises(ReplicaFatalError):
         writer.submit(fatal).result(WAIT * 3)
-    wait_until(lambda: writer._failed, "closing failed")
+    wait_until(lambda: writer._queue.failed, "closing failed")
     go_on.set()
     thread.join(WAIT)
-    wait_until(lambda: writer._failed is None, "the file is open again")
+    wait_until(lambda: writer._queue.failed is None, "the file is open again")
     writer.deliver(target(), batch(5, at=500))
     settle(writer)
     assert ids(replica) == [5]
@@ -400,3 +400,115 @@ def test_many_small_commits_are_checkpointed_so_that_a_start_is_quick(
     falls = [at for at, (before, after) in enumerate(itertools.pairwise(sizes)) if after < before]
     assert len(falls) >= 2
     assert len(ids(replica)) == 120
+
+
+# Notes: jobs that are content to be part of the next one's transaction ---------------------------------
+
+
+def transaction(cursor: duckdb.DuckDBPyConnection) -> int:
+    found: int = cursor.execute("SELECT txid_current()").fetchall()[0][0]
+    return found
+
+
+def insert(i: int) -> Callable[[duckdb.DuckDBPyConnection], None]:
+    return lambda cursor: cursor.execute("INSERT INTO t VALUES (?)", [i]) and None
+
+
+def fail(_: duckdb.DuckDBPyConnection) -> None:
+    raise ReplicaError("no", hint="none")
+
+
+def held(writer: Writer) -> Callable[[], None]:
+    """Keeps the writer from everything else until the returned function is called."""
+    busy, go_on = threading.Event(), threading.Event()
+
+    def hold(_: duckdb.DuckDBPyConnection) -> None:
+        busy.set()
+        go_on.wait(WAIT)
+
+    writer.submit(hold)
+    assert busy.wait(WAIT)
+    return go_on.set
+
+
+def test_a_note_is_part_of_the_next_jobs_transaction(writer: Writer) -> None:
+    let_go = held(writer)
+    note = writer.note(transaction)
+    other = writer.note(transaction)
+    job = writer.submit(transaction)
+    let_go()
+    assert note.result(WAIT) == other.result(WAIT) == job.result(WAIT)
+
+
+def test_a_note_that_no_job_comes_for_gets_a_transaction_of_its_own(
+    writer: Writer, replica: ReplicaDatabase
+) -> None:
+    writer.note(insert(1)).result(WAIT)
+    assert ids(replica) == [1]
+
+
+def test_a_note_does_not_keep_batches_waiting(writer: Writer) -> None:
+    let_go = held(writer)
+    note = writer.note(lambda cursor: cursor.execute("SELECT count(*) FROM t").fetchall()[0][0])
+    writer.deliver(target(), batch(1, at=100))
+    let_go()
+    assert note.result(WAIT) == 1
+    wait_until(writer.hungry, "the writer is idle")
+
+
+def test_a_job_that_fails_takes_no_note_with_it_and_a_note_that_fails_no_job(
+    writer: Writer, replica: ReplicaDatabase
+) -> None:
+    let_go = held(writer)
+    good, bad = writer.note(insert(1)), writer.note(fail)
+    failing, working = writer.submit(fail), writer.submit(insert(2))
+    let_go()
+    good.result(WAIT)
+    working.result(WAIT)
+    for each in (bad, failing):
+        with pytest.raises(ReplicaError):
+            each.result(WAIT)
+    assert ids(replica) == [1, 2]
+
+
+def test_a_note_within_a_transaction_in_parts_waits_for_its_end(
+    writer: Writer, replica: ReplicaDatabase
+) -> None:
+    into = target()
+    writer.deliver(into, batch(1))
+    note = writer.note(insert(5))
+    writer.deliver(into, batch(2))
+    writer.deliver(into, batch(3, at=100))
+    note.result(WAIT)
+    assert (ids(replica), saved(writer)) == ([1, 2, 3, 5], 100)
+
+
+def test_stopping_writes_the_notes(replica: ReplicaDatabase) -> None:
+    made = Writer(
+        replica,
+        Metrics().for_database("default"),
+        name="default",
+        checkpoint_wal_bytes=1 << 30,
+        checkpoint_idle=3600.0,
+        clock=lambda: 0.0,  # no note is ever due
+    )
+    made.start()
+    note = made.note(insert(1))
+    assert made.stop(10.0)
+    note.result(0)
+    assert ids(replica) == [1]
+    with pytest.raises(StoppedError):
+        made.note(insert(2))
+
+
+def test_notes_are_refused_with_the_file(writer: Writer, replica: ReplicaDatabase) -> None:
+    """As jobs are: whoever waits is told."""
+    let_go = held(writer)
+    note = writer.note(insert(1))
+    writer._queue.fail(ReplicaError("the file is gone", hint="none"))
+    let_go()
+    with pytest.raises(ReplicaError):
+        note.result(WAIT)
+    with pytest.raises(ReplicaError):
+        writer.note(insert(2))
+    assert ids(replica) == []

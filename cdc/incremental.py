@@ -101,7 +101,7 @@ def _applied(engine: Engine, stream: StreamLoop, boundary: Position | None) -> b
     if boundary is None:
         return False
     if not _reached(stream.applied, boundary):
-        engine.writer.submit(lambda _: None).result()
+        engine.writer.settle().result()
     return _reached(stream.applied, boundary)
 
 

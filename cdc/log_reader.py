@@ -106,5 +106,5 @@ def _reach(engine: Engine, words: frozenset[str]) -> Iterable[str] | None:
 
 def _prepared_parts(engine: Engine, target: BatchTarget, xid: str) -> Iterator[bytes] | None:
     """A prepared XA transaction out of the bookkeeping, once all that was delivered is in it."""
-    engine.writer.submit(lambda _: None).result()
+    engine.writer.settle().result()
     return prepared.load(engine.replica, target.owner, xid)

@@ -196,7 +196,7 @@ class Pipeline:
     def stop_stream(self) -> None:
         """Stops the stream at a transaction boundary; what was read before is committed."""
         self._syncs.stop_stream()
-        self._engine.writer.submit(lambda _: None).result()
+        self._engine.writer.settle().result()
 
     def wait_streaming(self, timeout: float) -> None:
         """See `cdc.syncs.Syncs.wait_streaming`."""

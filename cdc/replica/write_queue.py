@@ -10,6 +10,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+import duckdb
+
 from cdc.errors import DucklingError, StoppedError
 from cdc.replica.target import BatchTarget
 from cdc.replica.write_session import Job
@@ -31,12 +33,18 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A job and who waits for it; `before` are the batches that go first: a stream that never falls idle does
-    not starve jobs."""
+    """A job (None where only its place in the queue matters) and who waits for it.
 
-    job: Job
+    `before` are the batches that go first: a stream that never falls idle does not starve jobs.
+    """
+
+    job: Job | None
     before: tuple[Batch, ...] = ()
     future: Future[Any] = field(default_factory=Future)
+
+    def run(self, cursor: duckdb.DuckDBPyConnection) -> Any:
+        """What the job returns, in the transaction of `cursor`."""
+        return self.job(cursor) if self.job is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +90,8 @@ class WriteQueue:
         """Whether nothing waits that could go on now; notes can wait."""
         return not self._deliveries and not self._tasks
 
-    def add(self, job: Job) -> Future[Any]:
-        """Queues a job behind the batches delivered so far. Raises what keeps the writer from writing."""
+    def add(self, job: Job | None) -> Future[Any]:
+        """Queues a job, or nothing, behind the batches delivered so far. Raises what keeps the writer from writing."""
         with self.changed:
             self._check_open()
             return self._add(job)
@@ -120,9 +128,9 @@ class WriteQueue:
             target.error = target.error or error
             self._deliveries = deque(each for each in self._deliveries if each.target is not target)
             self.changed.notify_all()
-            return self._add(_nothing) if tell and not self.stopping else None
+            return self._add(None) if tell and not self.stopping else None
 
-    def _add(self, job: Job) -> Future[Any]:
+    def _add(self, job: Job | None) -> Future[Any]:
         task = Task(job, tuple(each.batch for each in self._deliveries))
         self._tasks.append(task)
         self.changed.notify_all()
@@ -195,7 +203,3 @@ class WriteQueue:
             task.future.set_exception(error)
         for target in losing:
             target.on_error(error)
-
-
-def _nothing(_: object) -> None:
-    """Only its place in the queue matters."""

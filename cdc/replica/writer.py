@@ -113,6 +113,10 @@ class Writer:
         """Runs `job` in the transaction of the next job, or soon in one of its own."""
         return self._queue.add_note(job)
 
+    def settle(self) -> Future[None]:
+        """Done when the writer is through with all batches and jobs that it has been given so far."""
+        return self._queue.add(None)
+
     def attach(self, target: BatchTarget) -> None:
         """From now on `target` is told when the writer is idle, until `detach`."""
         with self._queue.changed:
@@ -227,10 +231,13 @@ class Writer:
 
     def _run_task(self, task: Task) -> None:
         """Runs a job, with the notes that wait. Where that fails, each of them for itself."""
+        if task.job is None:
+            task.future.set_result(None)
+            return
         notes = self._queue.take_notes()
         together = [*notes, task]
         try:
-            results = self._session.run(lambda cursor: [each.job(cursor) for each in together])
+            results = self._session.run(lambda cursor: [each.run(cursor) for each in together])
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
             if isinstance(error, ReplicaFatalError):
                 self._fail_tasks(together, error)

@@ -68,7 +68,7 @@ def one_moment(
         try:
             try:
                 # What the stream handed on until here is committed once this has had its turn.
-                _result(engine.writer.submit(lambda _: None), run)
+                _result(engine.writer.settle(), run)
                 cursor.execute("BEGIN TRANSACTION READ ONLY")
                 records = state.load_tables(cursor)
                 if held is not None:

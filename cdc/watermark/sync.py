@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import duckdb
 import structlog
@@ -24,7 +25,7 @@ from cdc.source.translation import is_table_change
 from cdc.status import SyncResult, TableResult, TableState
 from cdc.watermark.choice import Followed
 from cdc.watermark.plan import Plan, make_plan
-from cdc.watermark.poll import Poll
+from cdc.watermark.poll import Asked, Poll, ask_all
 from cdc.watermark.source_session import SourceSession
 
 log = structlog.get_logger(__name__)
@@ -41,8 +42,25 @@ class Standing:
     reason: str | None
 
 
+@dataclass(slots=True)
+class Work:
+    """What one sync has to do: by `plan`, where tables stand, and how far they are `known`.
+
+    `results` are those of tables for which there is nothing to do; `asked` the source's answers for those `to_follow`,
+    once there.
+    """
+
+    plan: Plan
+    standing: dict[str, Standing]
+    known: dict[str, Watermark]
+    to_follow: list[Followed] = field(default_factory=list)
+    to_copy: list[str] = field(default_factory=list)
+    results: dict[str, TableResult] = field(default_factory=dict)
+    asked: Asked | None = None
+
+
 class WatermarkSync:
-    """Carries out watermark syncs of one database, one after another. Keeps its session from one to the next.
+    """Carries out watermark syncs of one database, one after another. Keeps its sessions from one to the next.
 
     `copy(run, tables)` copies tables that can't be followed from where they stand: new or changed ones, and
     those whose checksum differs.
@@ -60,11 +78,14 @@ class WatermarkSync:
         self._clock = clock
         self._overlap = engine.settings.watermark_overlap_seconds
         self._session = SourceSession(engine.endpoint)
+        self._catalogue = SourceSession(engine.endpoint)
+        """Looks at the catalogue while the other one asks what is new."""
         self._plan: Plan | None = None
 
     def close(self) -> None:
-        """Ends the session with the source."""
+        """Ends the sessions with the source."""
         self._session.close()
+        self._catalogue.close()
 
     def carry_out(self, run: Run) -> SyncResult:
         """One sync of all tables, or of those that the run names.
@@ -77,7 +98,7 @@ class WatermarkSync:
             try:
                 return self._carry_out(run)
             except DucklingError as error:
-                self._session.close()  # whatever state it is in
+                self.close()  # whatever state they are in
                 if attempt == _TRIES or not is_table_change(error):
                     raise
                 self._plan = None
@@ -87,23 +108,16 @@ class WatermarkSync:
         started = self._clock()
         self._session.open()
         run.on_cancel(self._session.abort)
-        self._plan = plan = make_plan(self._engine, self._session, self._plan)
-        chosen = self._chosen(plan, run)
-        standing, known = self._engine.replica.read(_standing)
-        self._enter(plan, {name: each.state for name, each in standing.items()}, whole=not run.tables)
-        results: dict[str, TableResult] = {}
-        to_copy, to_follow = [], []
-        for name, followed in chosen.items():
-            stands = standing.get(name)
-            if stands is not None and stands.state is TableState.ERRORED and not run.tables:
-                results[name] = TableResult(name, 0, 0, "error", "micro-batch", stands.reason or "set aside")
-            elif _followable(followed, known.get(name), stands):
-                to_follow.append(followed)
-            else:
-                to_copy.append(name)
-        snapshots = self._copied(run, to_copy, results)
+        work = self._prepare(run)
+        self._plan = work.plan
+        self._enter(work, whole=not run.tables)
+        results = work.results
+        snapshots = self._copied(run, work.to_copy, results)
         with closing(Poll(self._engine, self._session, run, self._overlap, self._clock)) as poll:
-            differing = poll.carry_out(to_follow, known)
+            differing = []
+            if work.to_follow:
+                asked = work.asked or ask_all(self._session, work.to_follow)
+                differing = poll.carry_out(asked, work.known)
         results.update(poll.results)
         snapshots += self._copied(run, differing, results)
         return SyncResult(
@@ -114,6 +128,43 @@ class WatermarkSync:
             micro_batches=poll.commits,
             append_operations=poll.operations,
         )
+
+    def _prepare(self, run: Run) -> Work:
+        """What there is to do. All is asked at once by the plan of the last sync, while another session looks
+        whether the catalogue is still what that was made from."""
+        expected = self._plan
+        if expected is None or run.tables:
+            plan = make_plan(self._engine, self._session, expected)
+            return self._work(run, plan, *self._engine.replica.read(_standing))
+        with ThreadPoolExecutor(1, thread_name_prefix=f"catalogue-{self._engine.id}") as beside:
+            looking = beside.submit(self._look, run, expected)
+            work = self._work(run, expected, *self._engine.replica.read(_standing))
+            if work.to_follow and not work.to_copy:
+                work.asked = ask_all(self._session, work.to_follow)
+            plan = looking.result()
+        if plan is expected:
+            return work
+        if work.asked is not None:
+            self._session.end()
+        return self._work(run, plan, work.standing, work.known)
+
+    def _look(self, run: Run, expected: Plan) -> Plan:
+        self._catalogue.open()
+        run.on_cancel(self._catalogue.abort)
+        return make_plan(self._engine, self._catalogue, expected)
+
+    def _work(self, run: Run, plan: Plan, standing: dict[str, Standing], known: dict[str, Watermark]) -> Work:
+        work = Work(plan, standing, known)
+        for name, followed in self._chosen(plan, run).items():
+            stands = standing.get(name)
+            if stands is not None and stands.state is TableState.ERRORED and not run.tables:
+                reason = stands.reason or "set aside"
+                work.results[name] = TableResult(name, 0, 0, "error", "micro-batch", reason)
+            elif _followable(followed, known.get(name), stands):
+                work.to_follow.append(followed)
+            else:
+                work.to_copy.append(name)
+        return work
 
     def _copied(self, run: Run, names: Sequence[str], results: dict[str, TableResult]) -> int:
         """Copies tables; returns how many of them went live."""
@@ -140,9 +191,10 @@ class WatermarkSync:
             )
         return found
 
-    def _enter(self, plan: Plan, states: dict[str, TableState], *, whole: bool) -> None:
+    def _enter(self, work: Work, *, whole: bool) -> None:
         """The position of a stream that was here means nothing once tables are ahead of it; tables that are gone
         at the source go; those that can't be replicated (any more) say why."""
+        plan, states = work.plan, {name: each.state for name, each in work.standing.items()}
         position = self._engine.position()
         gone = (
             [name for name in states if name not in plan.tables and name not in plan.unfit] if whole else []

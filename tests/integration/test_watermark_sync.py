@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -12,6 +12,10 @@ from cdc.errors import ConflictError, RunCancelledError
 from cdc.replica.watermarks import Watermark
 from cdc.sandbox.databases import Database
 from cdc.status import SyncResult, TableState
+from cdc.watermark import sync as watermark_sync
+from cdc.watermark.choice import Followed
+from cdc.watermark.poll import Asked, ask_all
+from cdc.watermark.source_session import SourceSession
 from tests.replica import Replica
 from tests.waiting import SECONDS, wait_until
 
@@ -368,6 +372,58 @@ def test_a_changed_new_gone_or_emptied_table_is_noticed(
     sync(replica)
     database.execute(statement, "INSERT INTO other VALUES (2, '2024-01-02')")
     sync(replica)
+    replica.assert_equal()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before_the_questions", "after_the_questions"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE items ADD COLUMN extra INT NOT NULL DEFAULT 7",
+        "ALTER TABLE items DROP COLUMN note",
+        "DROP TABLE others",
+        "RENAME TABLE others TO elsewhere",
+        "CREATE TABLE fresh (id INT PRIMARY KEY) SELECT 1 AS id",
+    ],
+)
+def test_a_change_of_the_catalogue_in_the_middle_of_a_sync_loses_nothing(
+    database: Database,
+    polled: Callable[..., Replica],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    late: bool,
+) -> None:
+    """What is new is asked while another session looks at the catalogue: either may come first."""
+    database.execute(
+        ITEMS,
+        "CREATE TABLE others LIKE items",
+        "INSERT INTO items VALUES (1, 'a', '2024-01-01'), (2, 'b', NULL)",
+        "INSERT INTO others SELECT * FROM items",
+    )
+    replica = polled()
+    sync(replica)
+    sync(replica)
+    database.execute("UPDATE items SET note = 'B', updated_at = NOW(3)")
+    asked: list[object] = []
+
+    def ask(session: SourceSession, tables: Sequence[Followed]) -> Asked:
+        asked.append(tables)
+        if len(asked) > 1:
+            return ask_all(session, tables)
+        if late:
+            found = ask_all(session, tables)
+            # A table that a snapshot has read can't be changed until that ends: it is begun anew.
+            session.end()
+            database.execute(change)
+            session.begin()
+            return found
+        database.execute(change)
+        return ask_all(session, tables)
+
+    monkeypatch.setattr(watermark_sync, "ask_all", ask)
+    sync(replica)
+    sync(replica)
+    assert asked
     replica.assert_equal()
 
 

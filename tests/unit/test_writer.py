@@ -93,7 +93,7 @@ def ids(replica: ReplicaDatabase) -> list[int]:
 
 
 def settle(writer: Writer) -> None:
-    writer.submit(lambda _: None).result(WAIT)
+    writer.settle().result(WAIT)
 
 
 def saved(writer: Writer) -> int | None:
@@ -165,12 +165,12 @@ def test_stopping_rolls_back_an_open_part_and_completes_every_future(replica: Re
     )
     made.start()
     made.deliver(target(), batch(1))
-    waiting = [made.submit(lambda _: None) for _ in range(3)]
+    waiting = [made.settle() for _ in range(3)]
     assert made.stop(10.0)
     assert all(future.done() for future in waiting)
     assert ids(replica) == []
     with pytest.raises(StoppedError):
-        made.submit(lambda _: None)
+        made.settle()
 
 
 def test_a_job_runs_before_batches_that_were_delivered_after_it(writer: Writer) -> None:

@@ -54,7 +54,7 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks $(BENCH)
 
 bench-quick: setup
-	$(BIN)/python -m tests.benchmarks --quick --repeat 1
+	$(BIN)/python -m tests.benchmarks --quick --repeat 1 $(BENCH)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -75,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=_SCENARIOS, help="some of them; writes no page")
     parser.add_argument("--server", choices=[str(f) for f in Flavor], default="mysql", help="the source")
     parser.add_argument(
+        "--own-peers", action="store_true", help="without peers that have to be installed; writes no page"
+    )
+    parser.add_argument(
         "--set",
         nargs="+",
         default=[],
@@ -96,7 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         source = f"{server.flavor} {server.version}"
         console.print(f"{source}; load average {load:.1f}", highlight=False)
         bench = Bench(
-            server, folder.path, chosen.repeat, settings, lambda text: console.print(text, highlight=False)
+            server,
+            folder.path,
+            chosen.repeat,
+            settings,
+            lambda text: console.print(text, highlight=False),
+            foreign=not chosen.own_peers,
         )
         names = chosen.only or [name for name in _SCENARIOS if name not in _NOT_UNASKED]
         for at, name in enumerate(names):
@@ -108,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             except KeyboardInterrupt:  # what was measured until then is worth having as well
                 failed += names[at:]
                 break
-        written = not (chosen.quick or chosen.only or chosen.set) and chosen.server == "mysql"
+        part = chosen.quick or chosen.only or chosen.set or chosen.own_peers
+        written = not part and chosen.server == "mysql"
         plots.draw(bench.samples, PLOTS if written else folder.path)
     console.print(report.table(figures))
     if written:

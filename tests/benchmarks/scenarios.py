@@ -30,13 +30,17 @@ _COPY_WAIT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """Where and how it is measured. `settings` are those of the service that are not the defaults."""
+    """Where and how it is measured. `settings` are those of the service that are not the defaults.
+
+    Without `foreign`, peers that have to be installed are left out.
+    """
 
     server: Server
     folder: Path
     repeat: int
     settings: dict[str, str]
     say: Callable[[str], None]
+    foreign: bool = True
     samples: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """Single measurements, for the plots."""
 
@@ -79,8 +83,9 @@ def catch_up(
             before(database, rows)
         folder = bench.folder / database.name
         folder.mkdir(exist_ok=True)
-        rivet = foreign.Rivet(database, folder) if database.flavor == "mysql" else None
-        debezium = foreign.Debezium(database, folder) if database.flavor == "mysql" else None
+        theirs_too = bench.foreign and database.flavor == "mysql"
+        rivet = foreign.Rivet(database, folder) if theirs_too else None
+        debezium = foreign.Debezium(database, folder) if theirs_too else None
         with bench.service(database) as service:
             service.start()
             wait_for_copy(service)
@@ -168,6 +173,8 @@ def copy(bench: Bench, name: str, goal: float, rows: int) -> list[Figure]:
         Figure(name, "rows/s", None, foreign.EXTENSION, runs=rate.runs): foreign.copy_by_extension,
         Figure(name, "rows/s", None, foreign.DLT, runs=rate.runs): foreign.copy_by_dlt,
     }
+    if not bench.foreign:
+        foreigners = {}
     memory = Figure(f"peak memory, {name}", "MB", MEMORY_GOAL, peers.COPY, less_is_better=True)
     with test_database(bench) as database:
         backlog.insert_many(database, rows)

@@ -14,6 +14,7 @@ from cdc.engine import Engine
 from cdc.errors import (
     ConflictError,
     DucklingError,
+    ReplicaFatalError,
     RunCancelledError,
     SourceUnavailableError,
     StoppedError,
@@ -271,13 +272,23 @@ class Syncs:
         if run.kind == "full" and self.stream.running and self.stream.reader is None:
             self.stream.stop()  # it only tries to connect: a full copy replaces its position
         joined = self.stream.running
-        result = FullSync(
-            self._engine, run, self.stream, needs_copy=self.queue.want_copies, clock=self._clock
-        ).carry_out()
+        try:
+            result = self._full_sync(run)
+        except ReplicaFatalError as error:
+            # Memory that lacked in a commit, say: the file is opened again, and may have more from now on.
+            log.warning("sync.again", database=self._engine.id, error=error.message, hint=error.hint)
+            self._engine.writer.settle().result()
+            run.check_cancelled()
+            result = self._full_sync(run)
         if not joined and self.stream_wanted:
             self.stream.state = PipelineState.STOPPED
             self.stream.start()
         return result
+
+    def _full_sync(self, run: Run) -> SyncResult:
+        return FullSync(
+            self._engine, run, self.stream, needs_copy=self.queue.want_copies, clock=self._clock
+        ).carry_out()
 
     def _incremental(self, run: Run) -> None:
         try:

@@ -14,6 +14,7 @@ import cdc.replica.write_session
 from cdc.errors import DucklingError, ReplicaFatalError, ReplicaLockedError
 from cdc.metrics import Metrics
 from cdc.replica.database import ReplicaDatabase
+from cdc.replica.write_session import WriteSession
 from cdc.replica.writer import Writer
 from cdc.sandbox.databases import Database
 from cdc.source.snapshot import Snapshot
@@ -97,6 +98,31 @@ def test_an_unforeseen_error_within_a_copy_ends_that_copy_and_it_is_tried_again(
     replica.assert_equal()
     with replica.pipeline.reader() as cursor:
         assert staging_tables(cursor) == set()
+
+
+def test_a_copy_that_was_asked_for_is_made_again_where_the_file_had_to_be_opened_anew(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a commit that lacked memory."""
+    database.execute("CREATE TABLE a (id INT PRIMARY KEY)", "INSERT INTO a VALUES (1), (2)")
+    replica.start()
+    commit = WriteSession.commit
+    failed: list[WriteSession] = []
+
+    def starved_once(session: WriteSession) -> None:
+        if not failed and staging_tables(session.cursor):
+            failed.append(session)
+            raise ReplicaFatalError("DuckDB ran out of memory", hint="the file is opened again")
+        commit(session)
+
+    monkeypatch.setattr(WriteSession, "commit", starved_once)
+    database.execute("INSERT INTO a VALUES (3)")
+    result = replica.pipeline.start_full_sync().wait(60)
+    assert failed
+    assert (result.errors, [table.records for table in result.tables]) == ((), [3])
+    replica.settle()
+    replica.assert_equal()
+    assert replica.pipeline.recent_runs(1)[0].status == "success"
 
 
 def test_a_full_copy_that_fails_while_the_stream_is_stopped_leaves_the_old_copy_and_its_position(

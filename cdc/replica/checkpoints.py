@@ -16,7 +16,7 @@ from cdc.replica.database import ReplicaDatabase, translate
 log = structlog.get_logger(__name__)
 
 _WORTH = 1 << 20
-"""A write-ahead log smaller than this is not worth a checkpoint when idle."""
+"""A write-ahead log smaller than this is not worth a checkpoint when idle, or behind a start."""
 _MOST_COMMITS = 5_000
 """Commits that a start has to replay at most, whatever their size: each takes 0.1 ms."""
 _LONGEST_PAUSE = 30.0
@@ -24,8 +24,8 @@ _LONGEST_PAUSE = 30.0
 
 
 class Checkpoints:
-    """Checkpoints of one file: past `wal_bytes` or thousands of commits in its write-ahead log, or after `idle`
-    seconds without work."""
+    """Checkpoints of one file: past `wal_bytes` or thousands of commits in its write-ahead log, behind a start that
+    had to replay it, or after `idle` seconds without work."""
 
     def __init__(
         self,
@@ -49,6 +49,12 @@ class Checkpoints:
         """Since the last checkpoint."""
         self.error: DucklingError | None = None
         """Why the last one failed; None where it did not. What is committed stays in the log meanwhile."""
+
+    def opened(self) -> None:
+        """The file was opened. A log that it left behind was replayed: one checkpoint, and no start replays that
+        again, however often the service is killed."""
+        if self._database.wal_bytes > _WORTH:
+            self._commits = _MOST_COMMITS
 
     def committed(self) -> None:
         """A transaction was committed."""

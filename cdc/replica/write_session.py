@@ -70,6 +70,7 @@ class WriteSession:
         """Takes a connection. The database must be open. Raises ReplicaError."""
         self._cursor = self._database.cursor()
         self._noted_bytes = self._noted_bytes or self._database.memory.bytes
+        self._checkpoints.opened()
 
     def close(self) -> None:
         """Rolls back what is open and gives the connection back."""

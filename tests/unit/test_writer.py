@@ -402,6 +402,34 @@ def test_many_small_commits_are_checkpointed_so_that_a_start_is_quick(
     assert len(ids(replica)) == 120
 
 
+def test_a_log_that_a_start_had_to_replay_is_not_left_to_the_next_start(
+    replica: ReplicaDatabase, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that is killed again and again would come to no checkpoint by its own commits."""
+    monkeypatch.setattr("cdc.replica.checkpoints._WORTH", 1 << 10)
+    for number in range(30):
+        writer.deliver(target(), batch(number, at=number))
+    settle(writer)
+    assert writer.stop(WAIT)
+    replica.close(checkpoint=False)
+    left = replica.wal_bytes
+    replica.open()
+    assert replica.wal_bytes == left > 1 << 10
+    again = Writer(
+        replica,
+        Metrics().for_database("default"),
+        name="default",
+        checkpoint_wal_bytes=1 << 30,
+        checkpoint_idle=3600.0,
+    )
+    again.start()
+    again.deliver(target(), batch(30, at=30))
+    again.submit(lambda _: None).result(WAIT)
+    assert again.stop(WAIT)
+    assert replica.wal_bytes < 1 << 10
+    assert len(ids(replica)) == 31
+
+
 # Notes: jobs that are content to be part of the next one's transaction ---------------------------------
 
 

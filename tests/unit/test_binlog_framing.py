@@ -149,6 +149,7 @@ class Reading:
         max_rows: int = 1000,
         hungry: Callable[[], bool] = lambda: True,
         tables: dict[str, Table] | None = None,
+        committed: bool = True,
     ) -> None:
         self.wire = Wire()
         self.batches: list[Batch] = []
@@ -165,6 +166,7 @@ class Reading:
             collations={},
             on_schema_change=on_change,
             position_interval=3600.0,
+            committed=committed,
         )
         self.ended: Future[None] = Future()
         self._thread = threading.Thread(target=self._run)
@@ -432,7 +434,7 @@ def test_whoever_waits_for_a_meeting_is_told_when_the_flush_for_it_fails() -> No
     def refuse(_: Batch) -> None:
         raise ReplicaError("the writer refused")
 
-    with Reading(deliver=refuse) as reading:
+    with Reading(deliver=refuse, committed=False) as reading:
         meeting = reading.reader.meet(None)
         with pytest.raises(ReplicaError):
             reading.ended.result(WAIT)
@@ -447,7 +449,7 @@ def test_stopping_frees_a_reader_that_is_held_even_where_the_stop_came_during_th
         flushing.set()
         go_on.wait(WAIT)
 
-    with Reading(deliver=slow) as reading:
+    with Reading(deliver=slow, committed=False) as reading:
         meeting = reading.reader.meet(None, hold=True)
         try:
             assert flushing.wait(WAIT)
@@ -465,7 +467,7 @@ def test_stopping_frees_a_reader_that_two_hold() -> None:
         entered.set()
         go_on.wait(WAIT)
 
-    with Reading(deliver=slow) as reading:
+    with Reading(deliver=slow, committed=False) as reading:
         reading.reader.meet(None)
         assert entered.wait(WAIT)
         first, second = reading.reader.meet(None, hold=True), reading.reader.meet(None, hold=True)

@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from zlib import crc32
 
-from cdc.errors import (
-    BinlogError,
-    DucklingError,
-    SchemaMismatchError,
-    SourceUnavailableError,
-    StoppedError,
-)
+from cdc.errors import BinlogError, DucklingError, SourceUnavailableError, StoppedError
 from cdc.position import Position
 from cdc.schema import NameCase, Table
 from cdc.source import events
-from cdc.source.batcher import Batcher, FlushReason
+from cdc.source.batcher import Batcher
 from cdc.source.binlog import BinlogDump, Event
+from cdc.source.boundaries import Boundaries
 from cdc.source.cascades import Cascades
 from cdc.source.compressed_events import payload_events, uncompressed_query
-from cdc.source.ddl import SchemaChange, read_statement
-from cdc.source.logged_statements import load_query, words_of
+from cdc.source.ddl import SchemaChange
+from cdc.source.logged_statements import load_query
 from cdc.source.meetings import Meeting, Meetings
 from cdc.source.place import Place
+from cdc.source.query_events import QueryEvents
 from cdc.source.row_events import RowEvents, StreamCounts
 from cdc.source.tagged_gtid import read_tagged_gtid
 from cdc.source.targets import Targets
 from cdc.source.transaction import OpenTransaction
 from cdc.source.xa import XaTransactions, xid_of_gtid
 from cdc.source.xa_events import XaEvents
-from cdc.values.charsets import decoder
 
 
 class BinlogReader:
@@ -72,44 +66,46 @@ class BinlogReader:
         """Whether the source had nothing more to send when last asked."""
         self._dump = dump
         self._batcher = batcher
-        self._schema = schema
-        self._names = names
-        self._collations = collations
-        self._on_schema_change = on_schema_change
-        self._position_interval = position_interval
-        self._clock = clock
         self._wall_clock = wall_clock
-        self._place = Place(position)
-        self._transaction = OpenTransaction(batcher)
-        self._targets = Targets(lambda: self.tables, schema=schema, names=names, collations=collations)
-        self._rows = RowEvents(self._targets, batcher, self._transaction, self.counts, cascades or Cascades())
-        self._prepared = XaTransactions(batcher, schema=schema, names=names, load=load_prepared)
-        self._xa = XaEvents(
-            self._prepared,
-            self._transaction,
-            batcher,
-            tables=lambda: self.tables,
-            flush=lambda reason: self._flush(reason, self._place.last_boundary),
-            replay=self._replay,
-            conclude=self._conclude,
-        )
-        self._reach = reach
-        self._checksum = dump.checksum
-        self._changes: list[SchemaChange] = []
-        self._alters = True
-        """Whether an ALTER that follows is carried out: MariaDB may announce one, and take it back."""
-        self._flushed = (position.file, position.offset) if committed else ("", 0)
-        """File and offset of the position that was handed on last."""
-        self._flushed_at = clock()
         self._meetings = Meetings()
-        self._stopping = False
+        self._place = place = Place(position)
+        self._transaction = transaction = OpenTransaction(batcher)
+        self._targets = targets = Targets(
+            lambda: self.tables, schema=schema, names=names, collations=collations
+        )
+        self._rows = RowEvents(targets, batcher, transaction, self.counts, cascades or Cascades())
+        self._boundaries = boundaries = Boundaries(
+            place,
+            transaction,
+            batcher,
+            targets,
+            self._meetings,
+            self.counts,
+            on_schema_change=on_schema_change,
+            position_interval=position_interval,
+            clock=clock,
+            committed=committed,
+        )
+        self._prepared = XaTransactions(batcher, schema=schema, names=names, load=load_prepared)
+        self._xa = XaEvents(self._prepared, transaction, batcher, boundaries, targets, self._replay)
+        self._queries = QueryEvents(
+            transaction,
+            boundaries,
+            self._xa,
+            targets,
+            schema=schema,
+            names=names,
+            collations=collations,
+            reach=reach,
+        )
+        self._checksum = dump.checksum
         self._failure: DucklingError | None = None
 
     # For other threads -------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Ends `run` at the next transaction boundary, everything up to there flushed."""
-        self._stopping = True
+        self._boundaries.stopping = True
         self._meetings.release()
         self._dump.wake()
 
@@ -137,13 +133,7 @@ class BinlogReader:
 
     def settled(self, applied: Position) -> bool:
         """Whether `applied` is all that was read, and nothing more waits; from any thread."""
-        return (
-            self.drained
-            and not self._transaction.is_open
-            and not self._place.gtid_is_open
-            and self._batcher.batch.opened_at is None
-            and self._flushed == (applied.file, applied.offset)
-        )
+        return self.drained and self._boundaries.settled(applied)
 
     # The loop ----------------------------------------------------------------------------------------
 
@@ -176,15 +166,15 @@ class BinlogReader:
         format_description, xid, payload = events.FORMAT_DESCRIPTION, events.XID, events.TRANSACTION_PAYLOAD
         placeless, artificial, checksum_bytes = events.PLACELESS, events.ARTIFICIAL, events.CHECKSUM_BYTES
         wall_clock = self._wall_clock
-        counts, place, transaction = self.counts, self._place, self._transaction
-        add_rows, add_table = self._rows.add, self._targets.add
+        counts, place, transaction, boundaries = self.counts, self._place, self._transaction, self._boundaries
+        add_rows, add_table, conclude = self._rows.add, self._targets.add, boundaries.conclude
         recording = self._prepared.recording
         for event in source:
             if event is None:
                 if self._failure is not None:
                     raise self._failure
                 self.drained = True
-                if self._idle():
+                if boundaries.idle():
                     return True
                 continue
             self.drained = False
@@ -213,12 +203,11 @@ class BinlogReader:
                 if add_rows(kind, buffer, body, end) and transaction.is_open:
                     reason = self._batcher.full()
                     if reason is not None:
-                        self._hand_on_part(reason)
+                        boundaries.hand_on_part(reason)
             elif kind == table_map:
                 add_table(buffer, body, end)
             elif kind == xid:
-                self._commit(timestamp)
-                if self._boundary(drained=False):
+                if conclude(timestamp):
                     return True
             elif kind == begins and events.is_begin(buffer, body, end):
                 transaction.is_open = True
@@ -233,7 +222,7 @@ class BinlogReader:
                 recording = self._prepared.recording
                 rows, table_map, begins = self._hot_kinds()
             elif self._meetings and not transaction.is_open and not place.gtid_is_open:
-                self._keep_meetings()
+                boundaries.keep_meetings()
         return False
 
     def _hot_kinds(self) -> tuple[frozenset[int], int, int]:
@@ -253,11 +242,11 @@ class BinlogReader:
         elif kind == events.GTID_TAGGED:
             self._place.begin(*read_tagged_gtid(body))
         elif kind == events.QUERY:
-            return self._query(events.read_query(body), timestamp)
+            return self._queries.take(body, timestamp)
         elif kind == events.QUERY_COMPRESSED:
-            return self._query(events.read_query(uncompressed_query(body)), timestamp)
+            return self._queries.take(uncompressed_query(body), timestamp)
         elif kind == events.EXECUTE_LOAD_QUERY:
-            return self._query(events.read_query(load_query(body)), timestamp)
+            return self._queries.take(load_query(body), timestamp)
         elif kind == events.MARIADB_GTID:
             self._mariadb_gtid(body, server_id)
         elif kind == events.HEARTBEAT:
@@ -282,157 +271,23 @@ class BinlogReader:
         """A new file begins (or the dump does): checksums, and what a crash of the source left open."""
         self._checksum = events.has_checksums(body)
         if self._transaction.is_open and not flags & events.ARTIFICIAL:
-            if self._batcher.parts:
-                raise SourceUnavailableError(
-                    "the source died inside a transaction of which parts were handed on",
-                    hint="they are rolled back, and the stream is read again from the committed position",
-                )
-            # The source died inside a transaction: its log ends there, and the GTID was never used.
-            self._transaction.roll_back()
+            self._boundaries.abandon_transaction()
             self._prepared.abandon()
-            self._place.forget_gtid()
         self._targets.by_id.clear()
 
     def _mariadb_gtid(self, body: bytes, server_id: int) -> None:
         gtid = events.read_mariadb_gtid(body)
         self._place.begin_mariadb(gtid.domain, server_id, gtid.sequence)
         self._transaction.is_open = not gtid.standalone
-        self._alters = gtid.alters
+        self._queries.alters = gtid.alters
         if gtid.prepares_xa:
             self._prepared.begin(xid_of_gtid(body))
-
-    # Transactions ------------------------------------------------------------------------------------
-
-    def _query(self, query: events.Query, timestamp: int) -> bool:
-        if query.statement == b"BEGIN":
-            self._transaction.is_open = True
-            return False
-        statement = self._statement(query)
-        word = statement[:9].upper().rstrip(" ;")
-        if word == "COMMIT":
-            return self._conclude(timestamp)
-        if word == "ROLLBACK":
-            if statement.rstrip(" ;").upper() == "ROLLBACK":
-                self._transaction.roll_back()
-                return self._conclude(timestamp)
-            self._transaction.roll_back_to(statement)
-            return False
-        if word == "SAVEPOINT":
-            self._transaction.set_savepoint(statement)
-            return False
-        if word[:3] == "XA ":
-            return self._xa.statement(statement, timestamp)
-        change = None
-        if self._alters:
-            change = read_statement(statement, query.schema, self._schema, self._names, query.sql_mode)
-        if (change is not None and change.is_data) or word.startswith("SELECT"):
-            self._logged_statement(statement)
-        elif change is not None:
-            if not self._changes and not self._batcher.parts:
-                self._flush(FlushReason.SCHEMA, self._place.last_boundary)
-            beside_rows = self._transaction.is_open or change.opens_transaction
-            self._changes.append(replace(change, beside_rows=beside_rows))
-            if change.opens_transaction:
-                self._transaction.is_open = True
-        if self._transaction.is_open:
-            return False
-        return self._conclude(timestamp)
-
-    def _logged_statement(self, statement: str) -> None:
-        """Rows were changed that stand in no event: a table that may have them leaves the stream for a new copy."""
-        reached = self._reach(words_of(statement, self._names))
-        for key, table in self.tables.items():
-            if reached is None or key in reached:
-                raise SchemaMismatchError(
-                    f"a statement in the binary log changed rows that table {table.name} may have had:"
-                    " some session writes with binlog_format STATEMENT or MIXED",
-                    hint="the table is copied again; set binlog_format = ROW for every session",
-                    table=table.name,
-                    code="STATEMENT_LOGGED",
-                )
-
-    def _statement(self, query: events.Query) -> str:
-        """The statement as text; it stands in the log in the character set of the session that sent it."""
-        character_set = self._collations.get(query.collation) if query.collation is not None else None
-        if character_set is None or character_set == "binary":
-            return query.statement.decode("utf-8", "replace")
-        return decoder(character_set)(query.statement)
 
     def _replay(self, source: Iterable[Event]) -> bool:
         """Reads events that were kept, as if they stood here. True ends the stream."""
         ends = self._read(source, inside=True)
         self._targets.by_id.clear()
         return ends
-
-    def _conclude(self, timestamp: int) -> bool:
-        """A transaction ends, at a boundary. True ends the stream."""
-        self._commit(timestamp)
-        return self._boundary(drained=False)
-
-    def _commit(self, timestamp: int) -> None:
-        """The end of a transaction: its rows count, and the position may stand here."""
-        self._place.commit(timestamp)
-        self._transaction.commit()
-        self.counts.transactions += 1
-
-    def _hand_on_part(self, reason: FlushReason) -> None:
-        """The open transaction is too large for one batch."""
-        if self._stopping:
-            raise self._stopped_inside()
-        self._transaction.hand_on_part(reason)
-
-    # Boundaries --------------------------------------------------------------------------------------
-
-    def _idle(self) -> bool:
-        """Nothing more to read now. True ends the loop."""
-        if self._transaction.is_open or self._place.gtid_is_open:
-            if self._stopping and self._batcher.parts:
-                raise self._stopped_inside()
-            return self._stopping  # what is unfinished comes again after the next start
-        return self._boundary(drained=True)
-
-    def _boundary(self, *, drained: bool) -> bool:
-        """At a transaction boundary: flush what is due, keep appointments. True ends the loop."""
-        if self._changes:
-            self._announce_changes()
-        reason = self._batcher.due(drained=drained)
-        if reason is not None:
-            self._flush(reason)
-        elif self._batcher.batch.opened_at is None and self._position_due(drained=drained):
-            self._flush(FlushReason.POSITION)
-        if self._meetings:
-            self._keep_meetings()
-        if self._stopping:
-            self._flush(FlushReason.BARRIER)
-            return True
-        return False
-
-    def _announce_changes(self) -> None:
-        changes, self._changes = self._changes, []
-        self._on_schema_change(changes, self.position)
-        self._flushed = (self._place.file, self._place.offset)
-        self._targets.clear()
-
-    def _position_due(self, *, drained: bool) -> bool:
-        if (self._place.file, self._place.offset) == self._flushed:
-            return False
-        interval = self._position_interval if drained else 2 * self._position_interval
-        return self._clock() - self._flushed_at >= interval
-
-    def _flush(self, reason: FlushReason, position: Position | None = None) -> None:
-        position = position or self.position
-        self._flushed = (position.file, position.offset)
-        self._flushed_at = self._clock()
-        self._batcher.flush(position, reason)
-
-    def _keep_meetings(self) -> None:
-        if self._meetings.keep(self._place, self._flush_for_meeting):
-            self._targets.clear()
-
-    def _flush_for_meeting(self) -> None:
-        """Hands on all before this boundary, and the boundary, unless that has been done."""
-        if (self._place.file, self._place.offset) != self._flushed:
-            self._flush(FlushReason.BARRIER)
 
     # Errors ------------------------------------------------------------------------------------------
 
@@ -446,6 +301,3 @@ class BinlogReader:
             f"{what}, before {self._place.file}:{self._place.offset}",
             hint="the source's binary log may be damaged",
         )
-
-    def _stopped_inside(self) -> StoppedError:
-        return StoppedError("the stream was stopped inside a transaction", hint="it comes again")

@@ -52,6 +52,11 @@ class Targets:
         self._known: dict[bytes, Target | None] = {}
         self.by_id: dict[bytes, Target | None] = {}
 
+    @property
+    def tables(self) -> Mapping[str, Table]:
+        """The captured tables, by the key of their name."""
+        return self._tables()
+
     def clear(self) -> None:
         """Forget all: the captured tables are others now."""
         self._known.clear()
@@ -75,7 +80,7 @@ class Targets:
         if self._names.key(content[3 : 3 + length].decode()) == self._schema:
             at = 3 + length + 1
             key = self._names.key(content[at + 1 : at + 1 + content[at]].decode())
-            table = self._tables().get(key)
+            table = self.tables.get(key)
             if table is not None:
                 target = _target(key, table, read_table_map(content, self._collations, _member_text))
         self._known[content] = target

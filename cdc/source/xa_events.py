@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from cdc.errors import BinlogError, SchemaMismatchError
 from cdc.schema import Table
 from cdc.source import events
 from cdc.source.batcher import Batcher, FlushReason
 from cdc.source.binlog import Event
+from cdc.source.boundaries import Boundaries
+from cdc.source.targets import Targets
 from cdc.source.transaction import OpenTransaction
 from cdc.source.xa import XaTransactions, xid_of_statement
 
 
 class XaEvents:
-    """Turns for `transactions`. `flush` hands on what the open batch holds, with the last boundary as its position;
-    `replay` reads events as if they stood here, and `conclude` ends a transaction: True ends the stream.
-    """
+    """Has `transactions` keep them; `replay` reads what was kept as if it stood here: True ends the stream."""
 
     def __init__(
         self,
         transactions: XaTransactions,
         transaction: OpenTransaction,
         batcher: Batcher,
-        *,
-        tables: Callable[[], Mapping[str, Table]],
-        flush: Callable[[FlushReason], None],
+        boundaries: Boundaries,
+        targets: Targets,
         replay: Callable[[Iterable[Event]], bool],
-        conclude: Callable[[int], bool],
     ) -> None:
         self._transactions = transactions
         self._transaction = transaction
         self._batcher = batcher
-        self._tables = tables
-        self._flush = flush
+        self._boundaries = boundaries
+        self._targets = targets
         self._replay = replay
-        self._conclude = conclude
 
     def keeps(self, kind: int, body: bytes, timestamp: int, server_id: int) -> bool:
         """Whether an event belongs to the XA transaction that is being read, and is kept for its commit."""
@@ -47,7 +44,7 @@ class XaEvents:
             # The position stays before it: should it end here, what was kept is replaced by the next attempt.
             reason = self._batcher.full()
             if reason is not None:
-                self._flush(reason)
+                self._boundaries.flush_before(reason)
         return True
 
     def prepared(self, body: bytes, timestamp: int) -> bool:
@@ -56,7 +53,7 @@ class XaEvents:
         if xid is None:
             raise _unreadable("an XA transaction ends that did not begin")
         self._transactions.end()
-        return self._commit(xid, timestamp) if body[0] else self._conclude(timestamp)
+        return self._commit(xid, timestamp) if body[0] else self._boundaries.conclude(timestamp)
 
     def statement(self, statement: str, timestamp: int) -> bool:
         """XA START, COMMIT or ROLLBACK, as the log has them."""
@@ -74,20 +71,20 @@ class XaEvents:
         if not word.startswith("ROLLBACK"):
             raise _unreadable("an XA statement is not known")
         self._transactions.decide(xid)
-        return self._conclude(timestamp)
+        return self._boundaries.conclude(timestamp)
 
     def _commit(self, xid: str, timestamp: int) -> bool:
         """The rows that were prepared count from here on."""
-        found = self._transactions.events(xid, lambda: self._flush(FlushReason.BARRIER))
+        found = self._transactions.events(xid, lambda: self._boundaries.flush_before(FlushReason.BARRIER))
         if found is None:
-            for table in self._tables().values():
+            for table in self._targets.tables.values():
                 raise _unknown(table)
         else:
             self._transaction.is_open = True
             if self._replay(found):
                 return True
         self._transactions.decide(xid)
-        return self._conclude(timestamp)
+        return self._boundaries.conclude(timestamp)
 
 
 def _unknown(table: Table) -> SchemaMismatchError:

@@ -9,8 +9,8 @@ from typing import Any
 import duckdb
 import pytest
 
-import cdc.full_sync
 import cdc.replica.write_session
+import cdc.table_copies
 from cdc.errors import DucklingError, ReplicaFatalError, ReplicaLockedError
 from cdc.metrics import Metrics
 from cdc.replica.database import ReplicaDatabase
@@ -75,7 +75,7 @@ def test_a_table_that_is_made_between_the_catalogue_and_the_snapshot_is_copied_t
 
 def failing_once(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The next `times` pieces of a copy meet an error that nobody foresaw."""
-    real = cdc.full_sync.append_rows
+    real = cdc.table_copies.append_rows
     count = itertools.count(1)
 
     def append(*arguments: Any, **options: Any) -> int:
@@ -83,7 +83,7 @@ def failing_once(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
             raise UnforeseenError("as no library should")
         return real(*arguments, **options)
 
-    monkeypatch.setattr(cdc.full_sync, "append_rows", append)
+    monkeypatch.setattr(cdc.table_copies, "append_rows", append)
 
 
 def test_an_unforeseen_error_within_a_copy_ends_that_copy_and_it_is_tried_again(

@@ -27,7 +27,7 @@ from api.models import (
     ValidationAnswer,
     Watermark,
 )
-from cdc.registry import Registered
+from cdc.registered import Registered
 from cdc.replica.run_log import RunRecord
 from cdc.replica.watermarks import Watermark as WatermarkRecord
 from cdc.status import (

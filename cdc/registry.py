@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +12,9 @@ import structlog
 
 from cdc.backoff import Backoff
 from cdc.databases import DatabaseDefinition, DatabasesFile
-from cdc.errors import (
-    ConflictError,
-    DucklingError,
-    NotFoundError,
-    NotPossibleError,
-    StoppedError,
-    as_duckling,
-)
-from cdc.status import PipelineState, PipelineStatus
+from cdc.errors import ConflictError, DucklingError, NotFoundError, NotPossibleError, StoppedError
+from cdc.registered import Registered
+from cdc.replica_files import ReplicaFiles
 
 if TYPE_CHECKING:
     from cdc.pipeline import Pipeline
@@ -33,47 +26,6 @@ _RETRY_SECONDS = 30.0
 log = structlog.get_logger(__name__)
 
 Build = Callable[[DatabaseDefinition], "Pipeline"]
-
-
-@dataclass(slots=True)
-class Registered:
-    """One database of the service: a pipeline that was started, or the error that forbids it."""
-
-    id: str
-    definition: DatabaseDefinition | None
-    """None where a pipeline was given as it is."""
-    pipeline: Pipeline | None = None
-    error: DucklingError | None = None
-    fixed: bool = False
-    """Whether the settings define it, so that no call can change it."""
-    opened: bool = False
-    """Whether its file was opened, hence is one of ours."""
-
-    def status(self) -> PipelineStatus:
-        """How things stand; `failed`, with the error, where it could not be started."""
-        if self.error is None and self.pipeline is not None:
-            return self.pipeline.status()
-        error = self.error
-        return PipelineStatus(
-            id=self.id,
-            state=PipelineState.FAILED if error else PipelineState.STOPPED,
-            mode="none",
-            running=False,
-            enabled=self.definition is None or self.definition.cdc_enabled,
-            errors=1 if error else 0,
-            last_error=error.message if error else None,
-            last_error_code=error.code if error else None,
-            hint=error.hint if error else None,
-        )
-
-    @property
-    def between_polls(self) -> float:
-        """Seconds from one watermark sync to the next, where the log is not followed."""
-        return self.definition.sync_interval_minutes * 60.0 if self.definition is not None else 0.0
-
-    def lifeless(self) -> str | None:
-        """What of it does not live though it should; None where all does. One that failed is tried again."""
-        return self.pipeline.lifeless() if self.error is None and self.pipeline is not None else None
 
 
 class Registry:
@@ -98,7 +50,7 @@ class Registry:
         self._databases: dict[str, Registered] = {}
         self._build = build
         self._file = file
-        self._folder = folder or Path()
+        self._replica_files = ReplicaFiles(folder or Path(), file.path if file is not None else None)
         self._removed = removed
         self._changing = threading.Lock()
         self._started = False
@@ -175,8 +127,8 @@ class Registry:
                 raise ConflictError(
                     "there is a database of that id", hint="PUT changes it", code="DATABASE_EXISTS"
                 )
-            checked = self._checked(definition)
-            entry = Registered(checked.id, checked)
+            claimed = self._claimed(definition)
+            entry = Registered(claimed.id, claimed)
             self._save({**self._databases, entry.id: entry})
             self._databases = {**self._databases, entry.id: entry}
             log.info("database.added", database=entry.id)
@@ -192,22 +144,22 @@ class Registry:
             self._check_changing()
             old = self._changeable(definition.id)
             assert old.definition is not None
-            checked = self._checked(definition.with_password_of(old.definition))
+            claimed = self._claimed(definition.with_password_of(old.definition))
             entry = Registered(
                 old.id,
-                checked,
+                claimed,
                 old.pipeline,
                 old.error,
-                opened=old.opened and checked.duckdb_path == old.definition.duckdb_path,
+                opened=old.opened and claimed.duckdb_path == old.definition.duckdb_path,
             )
-            renamed = checked.model_copy(update={"name": old.definition.name}) == old.definition
+            renamed = claimed.model_copy(update={"name": old.definition.name}) == old.definition
             self._save({**self._databases, entry.id: entry})
             if not renamed:
                 entry.pipeline = entry.error = None
             self._databases = {**self._databases, entry.id: entry}
             log.info("database.changed", database=entry.id)
             if not renamed:
-                self._end(old)
+                old.close(STOP_SECONDS)
                 self._launch(entry)
             return entry
 
@@ -229,11 +181,11 @@ class Registry:
             left = {name: each for name, each in self._databases.items() if name != database}
             self._save(left)
             self._databases = left
-            self._end(entry)
+            entry.close(STOP_SECONDS)
             self._removed(database)
             log.info("database.removed", database=database, file_deleted=delete_file)
             if delete_file and entry.definition is not None:
-                _delete(Path(entry.definition.duckdb_path))
+                self._replica_files.delete(entry.definition)
             return delete_file
 
     def checked(self, definition: DatabaseDefinition) -> DatabaseDefinition:
@@ -241,24 +193,11 @@ class Registry:
         known = self._databases.get(definition.id)
         if known is not None and known.definition is not None:
             definition = definition.with_password_of(known.definition)
-        return definition.checked(self._folder)
+        return self._replica_files.placed(definition)
 
-    def _checked(self, definition: DatabaseDefinition) -> DatabaseDefinition:
-        checked = definition.checked(self._folder)
-        path = Path(checked.duckdb_path)
-        if self._file is not None and path == self._file.path.resolve():
-            raise NotPossibleError("duckdbPath is the file of databases", code="DUCKDB_PATH")
-        for other in self:
-            if other.id != checked.id and other.definition is not None:
-                taken = Path(other.definition.duckdb_path)
-                same = path.exists() and taken.exists() and path.samefile(taken)
-                if path == taken or same:
-                    raise ConflictError(
-                        f"the DuckDB file is that of database {other.id!r}",
-                        hint="give each database a file of its own",
-                        code="DUCKDB_PATH_TAKEN",
-                    )
-        return checked
+    def _claimed(self, definition: DatabaseDefinition) -> DatabaseDefinition:
+        known = [each.definition for each in self if each.definition is not None]
+        return self._replica_files.claimed(definition, known)
 
     def _check_changing(self) -> None:
         if self._stopped or self._stopping.is_set():
@@ -285,36 +224,17 @@ class Registry:
     # Pipelines ---------------------------------------------------------------------------------------
 
     def _launch(self, entry: Registered) -> None:
-        """Starts a database, or keeps the error that forbids it."""
-        pipeline = entry.pipeline
-        try:
-            if pipeline is None:
-                pipeline = self._made(entry)
-            pipeline.start()
-        except DucklingError as error:
-            self._refuse(entry, pipeline, error)
-        except Exception as failure:
-            log.exception("database.start_crashed", database=entry.id)
-            self._refuse(entry, pipeline, as_duckling(failure, "the start of the database"))
-        else:
-            entry.pipeline, entry.error, entry.opened = pipeline, None, True
+        """Starts a database; one that can't be is tried again."""
+        entry.launch(self._built if self._build is not None else None)
+        if entry.error is not None:
+            self._failed.set()
 
-    def _made(self, entry: Registered) -> Pipeline:
+    def _built(self, entry: Registered) -> Pipeline:
         assert self._build is not None
         assert entry.definition is not None
-        definition = entry.definition if entry.fixed else self._checked(entry.definition)
-        entry.definition = definition
-        return self._build(definition)
-
-    def _refuse(self, entry: Registered, pipeline: Pipeline | None, error: DucklingError) -> None:
-        entry.error = error
-        log.error(
-            "database.not_started", database=entry.id, code=error.code, error=error.message, hint=error.hint
-        )
-        if pipeline is not None and self._build is not None:
-            self._close(entry.id, pipeline, 1.0)
-            entry.pipeline = None
-        self._failed.set()
+        if not entry.fixed:
+            entry.definition = self._claimed(entry.definition)
+        return self._build(entry.definition)
 
     def _try_again(self) -> None:
         """The thread that starts databases again which could not be opened."""
@@ -333,16 +253,6 @@ class Registry:
                         self._launch(entry)
                         if entry.error is None:
                             log.info("database.started_again", database=entry.id)
-
-    def _end(self, entry: Registered) -> None:
-        if entry.pipeline is not None:
-            self._close(entry.id, entry.pipeline, STOP_SECONDS)
-
-    def _close(self, database: str, pipeline: Pipeline, timeout: float) -> None:
-        try:
-            pipeline.stop(timeout)
-        except DucklingError as error:
-            log.error("pipeline.stop_failed", database=database, code=error.code, error=error.message)
 
     def stop(self, timeout: float = STOP_SECONDS) -> None:
         """Drains all pipelines at the same time, within `timeout` seconds; a second call waits for the first.
@@ -381,14 +291,3 @@ class Registry:
                 raise DucklingError(
                     "a database could not be stopped cleanly", hint="the log has the cause"
                 ) from failures[0]
-
-
-def _delete(path: Path) -> None:
-    """The file, its write-ahead log, and what DuckDB spilled beside it."""
-    for name in (path.name, f"{path.name}.wal"):
-        path.with_name(name).unlink(missing_ok=True)
-    spilled = path.with_name(f"{path.name}.tmp")
-    if spilled.is_dir():
-        for each in spilled.iterdir():
-            each.unlink()
-        spilled.rmdir()

@@ -23,7 +23,7 @@ from api.requests import in_thread, read_body, service
 from cdc.databases import DatabaseDefinition
 from cdc.errors import DucklingError
 from cdc.inspection import inspect_source
-from cdc.registry import Registered
+from cdc.registered import Registered
 
 DELETE_FILE = Flag("deleteFile", "Delete the DuckDB file too.", default=False)
 

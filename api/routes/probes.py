@@ -14,7 +14,7 @@ from api.requests import Service, in_thread, service
 from cdc import __version__
 from cdc.errors import DucklingError
 from cdc.metrics import CONTENT_TYPE
-from cdc.registry import Registered
+from cdc.registered import Registered
 from cdc.status import PipelineState, PipelineStatus, TableState
 
 log = structlog.get_logger(__name__)

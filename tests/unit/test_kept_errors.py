@@ -9,7 +9,8 @@ import pytest
 
 from cdc.databases import DatabaseDefinition
 from cdc.errors import DucklingError, SourceUnavailableError
-from cdc.registry import Registered, Registry
+from cdc.registered import Registered
+from cdc.registry import Registry
 from cdc.runs import Run
 
 

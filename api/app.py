@@ -25,7 +25,8 @@ from api.problems import LastDefence, duckling_error, http_error
 from api.requests import Service
 from cdc.config import Settings
 from cdc.errors import DucklingError
-from cdc.metrics import Metrics, Observed
+from cdc.metrics import Metrics
+from cdc.observed import Observed
 from cdc.registry import Registry
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cdc.metrics import Metrics, Observed
+from cdc.metrics import Metrics
+from cdc.observed import Observed
 from cdc.status import PipelineState, PipelineStatus, PositionStatus, TableState, TableStatus
 
 MANUAL = Path(__file__).parents[2] / "docs" / "metrics.md"

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from cdc.config import Settings
-from cdc.metrics import Metrics, Observed
+from cdc.metrics import Metrics
+from cdc.observed import Observed
 from cdc.sandbox.packages import library_path, loader, unpacked
 from cdc.status import PipelineState, PipelineStatus, TableState
 

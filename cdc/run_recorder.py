@@ -1,4 +1,4 @@
-"""What the log of runs and the metrics are told of syncs: that one was asked for, and how it ended."""
+"""What the log of runs and the metrics are told of runs: that one was asked for, and how it ended."""
 
 from __future__ import annotations
 
@@ -48,6 +48,10 @@ class RunRecorder:
                 error_code=error.code if error is not None else None,
             )
 
+        return self.write(job)
+
+    def write(self, job: _Job) -> Future[None] | None:
+        """Has `job` write to the log of runs, in a transaction of its own. Returns as `end` does."""
         return self._record(self._engine.writer.submit, job)
 
     def _record(self, submit: Callable[[_Job], Future[None]], job: _Job) -> Future[None] | None:

@@ -14,6 +14,7 @@ import structlog
 from cdc.engine import Engine
 from cdc.errors import ConflictError, DucklingError, RunCancelledError, StoppedError, as_duckling
 from cdc.replica import run_log
+from cdc.run_recorder import RunRecorder
 from cdc.runs import Run
 from cdc.status import SyncResult, TableComparison, TableResult, ValidationReport
 from cdc.stream_loop import StreamLoop
@@ -60,6 +61,7 @@ class Validations:
     ) -> None:
         """`stream` gives what ties both sides together, None where rows come by watermarks."""
         self._engine = engine
+        self._recorder = RunRecorder(engine)
         self._stream = stream
         self._needs_copy = needs_copy
         self._lock = threading.Lock()
@@ -159,11 +161,10 @@ class Validations:
         run.fail(error)
 
     def _record(self, job: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
-        """Notes a repair in the log of runs. That it could not is logged, and no reason to stop."""
-        try:
-            self._engine.writer.submit(job).result()
-        except DucklingError as failure:
-            log.warning("validation.not_logged", database=self._engine.id, error=failure.message)
+        """Notes a repair in the log of runs, and waits for that."""
+        recorded = self._recorder.write(job)
+        if recorded is not None:
+            recorded.exception()
 
 
 def _repairs(report: ValidationReport) -> tuple[TableResult, ...]:

@@ -21,8 +21,9 @@ from cdc.source.catalog import foreign_keys_with_cascade
 from cdc.source.mixed_rows import MixedRows
 from cdc.source.rows import DELETE, UPDATE, RowBuffer, RowLayout
 from cdc.source.table_map import TableMap
-from cdc.source.translation import translate
+from cdc.source.translation import refuse_partial_answer, translate
 
+_DOING = "reading the source's foreign keys"
 ACTIONS = frozenset({"CASCADE", "SET NULL"})
 """Actions that change the child's rows. InnoDB refuses SET DEFAULT, and MySQL's manual says so."""
 
@@ -125,8 +126,9 @@ def load_cascades(connection: pymysql.Connection, schema: str, names: NameCase) 
             )
             for table, name, column, referenced, where in cursor.fetchall():
                 columns[str(table), str(name)].append((str(column), str(referenced), str(where)))
+            refuse_partial_answer(cursor, doing=_DOING)
     except pymysql.err.Error as error:
-        raise translate(error, doing="reading the source's foreign keys") from error
+        raise translate(error, doing=_DOING) from error
     found = []
     for place, key in rules.items():
         own, referenced, schemas = zip(*columns[place], strict=True)

@@ -14,9 +14,10 @@ import pymysql
 from cdc.errors import ConfigError
 from cdc.schema import Column, Table, quote_mysql
 from cdc.source.server import character_set_name, flavor_and_version
-from cdc.source.translation import translate
+from cdc.source.translation import refuse_partial_answer, translate
 
 Rows = Sequence[Sequence[Any]]
+_DOING = "reading the source's catalogue"
 
 _TABLE_TYPES = ("BASE TABLE", "SYSTEM VERSIONED")
 _CASCADING = {"CASCADE", "SET NULL", "SET DEFAULT"}
@@ -155,9 +156,10 @@ def _query(connection: pymysql.Connection, statement: str, *values: object) -> R
         with connection.cursor() as cursor:
             cursor.execute(statement, values or None)
             rows: Rows = cursor.fetchall()
+            refuse_partial_answer(cursor, doing=_DOING)
             return rows
     except pymysql.err.Error as error:
-        raise translate(error, doing="reading the source's catalogue") from error
+        raise translate(error, doing=_DOING) from error
 
 
 def _chosen(

@@ -12,8 +12,9 @@ from collections.abc import Iterable
 import pymysql
 
 from cdc.schema import NameCase
-from cdc.source.translation import translate
+from cdc.source.translation import refuse_partial_answer, translate
 
+_DOING = "looking for what a logged statement may change"
 _WORD = re.compile(r"`((?:[^`]|``)+)`|([\w$]+)")
 _EXECUTE_LOAD_FIELDS = 13
 """Bytes that an EXECUTE_LOAD_QUERY event has more than a QUERY event, behind that one's 13 fixed ones."""
@@ -44,7 +45,9 @@ def reach(
     def found(sql: str) -> set[str]:
         with connection.cursor() as cursor:
             cursor.execute(sql, (database,))
-            return {names.key(str(row[0])) for row in cursor.fetchall()}
+            keys = {names.key(str(row[0])) for row in cursor.fetchall()}
+            refuse_partial_answer(cursor, doing=_DOING)
+            return keys
 
     try:
         views = found("SELECT TABLE_NAME FROM information_schema.VIEWS WHERE TABLE_SCHEMA = %s")
@@ -58,5 +61,5 @@ def reach(
             " AND UPDATE_RULE IN ('RESTRICT', 'NO ACTION'))"
         )
     except pymysql.err.Error as error:
-        raise translate(error, doing="looking for what a logged statement may change") from error
+        raise translate(error, doing=_DOING) from error
     return None if words & (views | routines | triggers | parents) else words

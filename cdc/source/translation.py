@@ -111,6 +111,18 @@ def translate(error: BaseException, *, doing: str) -> SourceError:
     return SourceError(f"{doing}: {type(error).__name__}: {text}", hint="see the server's log")
 
 
+def refuse_partial_answer(cursor: Any, *, doing: str) -> None:
+    """Raises SourceUnavailableError where the server left tables out of an answer, behind its rows.
+
+    MariaDB leaves a table out of information_schema, with a mere warning, whose lock is not granted in time.
+    """
+    if cursor.warning_count:
+        cursor.execute("SHOW WARNINGS")
+        for _, code, text in cursor.fetchall():
+            if code in _BUSY:
+                raise translate(err.OperationalError(code, text), doing=doing)
+
+
 def _code_and_text(error: BaseException) -> tuple[int, str]:
     code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
     text = str(error.args[-1]) if error.args else ""

@@ -11,9 +11,10 @@ import pymysql
 from cdc.source.connection import SourceEndpoint
 from cdc.source.kept_session import KeptSession
 from cdc.source.result_rows import Cells, read_columns
-from cdc.source.translation import translate
+from cdc.source.translation import refuse_partial_answer, translate
 from cdc.watermark.moments import moment
 
+_DOING = "asking the source what is new"
 _READ_TIMEOUT = 3600.0
 """Seconds: the server may read a whole table before its first answer, where an index is missing."""
 
@@ -44,9 +45,10 @@ class SourceSession(KeptSession):
             with self.connection.cursor() as cursor:
                 cursor.execute(sql)
                 found: Sequence[Sequence[Any]] = cursor.fetchall()
+                refuse_partial_answer(cursor, doing=_DOING)
                 return found
         except pymysql.MySQLError as error:
-            raise translate(error, doing="asking the source what is new") from error
+            raise translate(error, doing=_DOING) from error
 
     def read(self, sql: str, *, max_rows: int, max_bytes: int) -> Generator[Cells]:
         """The rows of a SELECT in pieces of bounded size; close it where it is left before its end."""

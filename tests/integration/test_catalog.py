@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from pymysql.connections import Connection
 
 from cdc.config import Settings
-from cdc.errors import ConfigError
-from cdc.sandbox.databases import Database
+from cdc.errors import ConfigError, SourceUnavailableError
+from cdc.sandbox.databases import Database, create_database
+from cdc.sandbox.servers import Server
 from cdc.schema import Table
 from cdc.source.catalog import (
     ForeignKey,
@@ -17,6 +20,7 @@ from cdc.source.catalog import (
     system_versioned_tables,
 )
 from cdc.source.connection import SourceEndpoint
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -265,3 +269,35 @@ def test_reading_the_catalogue_takes_a_fixed_number_of_queries(
         load_tables(session, database.name)
         counts.append(queries() - before)
     assert counts[0] == counts[1]
+
+
+def test_a_table_whose_lock_is_not_granted_is_not_left_out(mariadb_server: Server) -> None:
+    """MariaDB answers without it, and warns: taken for the whole, the table would count as dropped."""
+    database = create_database(mariadb_server)
+    database.execute("CREATE TABLE a_new (id INT PRIMARY KEY)", "CREATE TABLE items (id INT PRIMARY KEY)")
+    settings = Settings(mysql_connection_string=database.url, lock_wait_seconds=1)
+    with (
+        closing(SourceEndpoint(settings).connect(purpose="a test")) as asking,
+        closing(database.connect(autocommit=False)) as reading,
+        reading.cursor() as cursor,
+    ):
+        cursor.execute("SELECT * FROM items")
+        swapping = threading.Thread(
+            target=database.execute, args=("RENAME TABLE items TO retired, a_new TO items",)
+        )
+        swapping.start()
+        try:
+            # It has one of both names, and waits for the other.
+            wait_until(lambda: _waits_for_a_lock(database), "the rename waits")
+            with pytest.raises(SourceUnavailableError, match="Lock wait timeout"):
+                load_tables(asking, database.name)
+        finally:
+            reading.rollback()
+            swapping.join()
+        assert [table.name for table in load_tables(asking, database.name)] == ["items", "retired"]
+
+
+def _waits_for_a_lock(database: Database) -> bool:
+    with closing(database.connect()) as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW PROCESSLIST")
+        return any("metadata lock" in str(row[6]) for row in cursor.fetchall())

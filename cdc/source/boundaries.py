@@ -107,16 +107,19 @@ class Boundaries:
 
         Raises StoppedError where it is to end, and parts of a transaction were handed on.
         """
-        if self._transaction.is_open or self._place.gtid_is_open:
+        place = self._place
+        if self._transaction.is_open or place.gtid_is_open or not place.known:
             if self.stopping and self._batcher.parts:
                 raise _stopped_inside()
             return self.stopping  # what is unfinished comes again after the next start
         return self._arrive(drained=True)
 
-    def keep_meetings(self) -> None:
-        """Keeps the appointments that are due at this boundary."""
+    def keep_meetings(self) -> bool:
+        """Keeps the appointments that are due at this boundary. True ends the stream: it may have been held, and
+        stopped meanwhile, with tables that have joined and that it does not know."""
         if self._meetings.keep(self._place, self._flush_for_meeting):
             self._targets.clear()
+        return self._ends()
 
     def _arrive(self, *, drained: bool) -> bool:
         """At a boundary: flushes what is due, keeps appointments. True ends the stream."""
@@ -127,12 +130,12 @@ class Boundaries:
             self._flush(reason)
         elif self._batcher.batch.opened_at is None and self._position_due(drained=drained):
             self._flush(FlushReason.POSITION)
-        if self._meetings:
-            self.keep_meetings()
+        return self.keep_meetings() if self._meetings else self._ends()
+
+    def _ends(self) -> bool:
         if self.stopping:
             self._flush(FlushReason.BARRIER)
-            return True
-        return False
+        return self.stopping
 
     def _announce_changes(self) -> None:
         changes, self._changes = self._changes, []

@@ -15,7 +15,8 @@ class Place:
     """A place that moves with the events of one dump; `position` is good at transaction boundaries only.
 
     `offset` counts all bytes of the file, `server` is the identity of the server whose log it is. `boundary` is file
-    and offset of the last transaction boundary.
+    and offset of the last transaction boundary. Behind a failover the place is not `known` until the new server
+    has said in which of its files it begins.
     `begin` notes the GTID of the transaction that begins; it counts from `commit` on.
     """
 
@@ -27,11 +28,13 @@ class Place:
         "_timestamp",
         "boundary",
         "file",
+        "known",
         "offset",
         "server",
     )
 
-    def __init__(self, start: Position) -> None:
+    def __init__(self, start: Position, *, known: bool = True) -> None:
+        self.known = known
         self.file, self.offset = start.file, start.offset
         self.boundary = (start.file, start.offset)
         self._flavor = start.flavor
@@ -82,6 +85,7 @@ class Place:
 
     def rotate(self, file: str, offset: int) -> None:
         """The log goes on in `file`. A rotation made up by the sender, to where we are, changes nothing."""
+        self.known = True
         if file != self.file:
             self.file, self.offset = file, offset
 

@@ -68,7 +68,7 @@ class BinlogReader:
         self._batcher = batcher
         self._wall_clock = wall_clock
         self._meetings = Meetings()
-        self._place = place = Place(position)
+        self._place = place = Place(position, known=committed)
         self._transaction = transaction = OpenTransaction(batcher)
         self._targets = targets = Targets(
             lambda: self.tables, schema=schema, names=names, collations=collations
@@ -221,8 +221,13 @@ class BinlogReader:
             elif recording is not self._prepared.recording:
                 recording = self._prepared.recording
                 rows, table_map, begins = self._hot_kinds()
-            elif self._meetings and not transaction.is_open and not place.gtid_is_open:
-                boundaries.keep_meetings()
+            elif (
+                self._meetings
+                and not transaction.is_open
+                and not place.gtid_is_open
+                and boundaries.keep_meetings()
+            ):
+                return True
         return False
 
     def _hot_kinds(self) -> tuple[frozenset[int], int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,10 +12,11 @@ import pytest
 
 from cdc.sandbox.databases import Database, create_database, session
 from cdc.sandbox.servers import Flavor, Server
+from cdc.source.binlog import BinlogDump
 from cdc.status import PipelineState
 from tests.faults.proxy import proxied
 from tests.replica import Replica, dump_threads
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -255,3 +257,37 @@ def test_gtids_that_are_switched_on_while_streaming_change_nothing_but_the_posit
         replica.start().catch_up()
         replica.assert_equal()
     assert sorted(filter(None, replica.copies())) == ["k", "t"]
+
+
+def test_nothing_is_taken_for_applied_before_the_new_server_has_said_where_it_begins(
+    pair: Pair, replica_factory: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then its place is in the old server's file, whose number may be the higher one."""
+    for _ in range(9):
+        run(pair.old, "FLUSH BINARY LOGS")
+    replica = replica_factory(pair.database.url).start()
+    replica.catch_up()
+    replica.stop()
+    pair.wait()
+    pair.halt()
+    pair.promoted.execute("INSERT INTO t VALUES (3, 3)")
+    receive = BinlogDump._receive
+    speaks = threading.Event()
+    silent: list[BinlogDump] = []
+
+    def slow(dump: BinlogDump) -> bytes:
+        if speaks.is_set():
+            return receive(dump)
+        silent.append(dump)
+        return b""
+
+    monkeypatch.setattr(BinlogDump, "_receive", slow)
+    moved = replica_factory(pair.promoted.url).start(live=False)
+    wait_until(lambda: moved.pipeline._stream.reader, "a reader is at work")
+    sync = moved.pipeline.start_incremental_sync()
+    asked = len(silent)
+    wait_until(lambda: len(silent) > asked + 5, "the reader has looked for meetings again and again")
+    assert not sync.done
+    speaks.set()
+    sync.wait(SECONDS)
+    assert moved.rows("SELECT id FROM t ORDER BY id") == [(1,), (2,), (3,)]

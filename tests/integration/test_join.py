@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import threading
 from collections.abc import Callable
 
@@ -205,3 +206,47 @@ def test_a_copy_does_not_go_live_behind_a_batch_that_was_refused(
     assert replica.pipeline.start_table_sync("events").wait(60).errors == ()
     replica.catch_up()
     replica.assert_equal()
+
+
+def test_a_stream_that_is_stopped_while_a_copy_joins_it_ends_at_the_place_where_they_met(
+    database: Database, replica_factory: Callable[..., Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is held at a heartbeat. One more transaction, read with tables that lack the new one, would be lost."""
+    database.execute(
+        "CREATE TABLE old (id INT PRIMARY KEY)",
+        "CREATE TABLE fresh (id INT PRIMARY KEY)",
+        "INSERT INTO fresh VALUES (1)",
+    )
+    first = replica_factory(database.url, excluded_tables=["fresh"]).start()
+    first.catch_up()
+    first.stop()
+    join, meet = CatchUp.join, StreamLoop.meet
+
+    def at_a_heartbeat(stream: StreamLoop, target: Position | None, *, hold: bool = False) -> Meeting:
+        if hold and stream.reader is not None:
+            monkeypatch.setattr(stream.reader._dump, "wake", lambda: None)
+        return meet(stream, target, hold=hold)
+
+    def stop_while_held(self: CatchUp, high: Position, go_live: Callable[..., dict[str, Table]]) -> None:
+        def go(start: Position | None) -> dict[str, Table]:
+            live = go_live(start)
+            reader = self._stream.reader
+            assert reader is not None
+            database.execute("INSERT INTO fresh VALUES (2)")
+            readable, _, _ = select.select([reader._dump._socket], [], [], SECONDS)
+            assert readable
+            replica.pipeline.stop_stream()
+            return live
+
+        join(self, high, go)
+
+    replica = replica_factory(database.url, heartbeat_seconds=0.6).start()
+    with monkeypatch.context() as patched:
+        patched.setattr(StreamLoop, "meet", at_a_heartbeat)
+        patched.setattr(CatchUp, "join", stop_while_held)
+        assert replica.pipeline.start_table_sync("fresh").wait(SECONDS).errors == ()
+    replica.stop()
+    again = replica_factory(database.url).start()
+    again.catch_up()
+    again.assert_equal()
+    assert again.copies().count("fresh") == 1

@@ -136,6 +136,8 @@ class Log:
 
 T = Table("shop", "t", (Column("id", "int", "int"),), ("id",))
 START = Position("mysql", "a-server", "binlog.000001", 4)
+START_OF_DUMP = event(4, struct.pack("<Q", 4) + b"binlog.000001", flags=0x20)
+"""A rotation that the sender makes up: where it begins."""
 
 
 class Reading:
@@ -435,6 +437,7 @@ def test_whoever_waits_for_a_meeting_is_told_when_the_flush_for_it_fails() -> No
         raise ReplicaError("the writer refused")
 
     with Reading(deliver=refuse, committed=False) as reading:
+        reading.wire.send(START_OF_DUMP)
         meeting = reading.reader.meet(None)
         with pytest.raises(ReplicaError):
             reading.ended.result(WAIT)
@@ -450,6 +453,7 @@ def test_stopping_frees_a_reader_that_is_held_even_where_the_stop_came_during_th
         go_on.wait(WAIT)
 
     with Reading(deliver=slow, committed=False) as reading:
+        reading.wire.send(START_OF_DUMP)
         meeting = reading.reader.meet(None, hold=True)
         try:
             assert flushing.wait(WAIT)
@@ -468,6 +472,7 @@ def test_stopping_frees_a_reader_that_two_hold() -> None:
         go_on.wait(WAIT)
 
     with Reading(deliver=slow, committed=False) as reading:
+        reading.wire.send(START_OF_DUMP)
         reading.reader.meet(None)
         assert entered.wait(WAIT)
         first, second = reading.reader.meet(None, hold=True), reading.reader.meet(None, hold=True)

@@ -76,21 +76,6 @@ class Batch:
         save_watermarks(cursor, self.marks.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the source says is newest in `tables`, in the snapshot that the session has open since `clock`."""
-
-    tables: Sequence[Followed]
-    clock: str
-    answers: dict[str, Answer]
-
-
-def ask_all(session: SourceSession, tables: Sequence[Followed]) -> Asked:
-    """Opens a snapshot and asks. Raises SourceError."""
-    clock = session.begin()
-    return Asked(tables, clock, ask(session, tables))
-
-
 class Poll:
     """A pass. Rows that were read before, within the overlap, come again; putting them again changes nothing."""
 
@@ -119,19 +104,19 @@ class Poll:
         if self._pending is not None:
             self._pending[1].exception()
 
-    def carry_out(self, asked: Asked, known: dict[str, Watermark]) -> list[str]:
-        """Brings the tables up to date, and ends the snapshot; returns the names of those that must be copied
-        instead."""
+    def carry_out(self, followed: Sequence[Followed], known: dict[str, Watermark]) -> list[str]:
+        """Brings the tables up to date; returns the names of those that must be copied instead."""
         to_copy: list[str] = []
-        for each in asked.tables:
+        clock = self._session.begin()
+        answers = ask(self._session, followed)
+        for each in followed:
             name = each.table.name
-            answer = asked.answers[name]
-            if _must_be_copied(each, known[name], answer):
+            if _must_be_copied(each, known[name], answers[name]):
                 to_copy.append(name)
             elif each.kind == "checksum":
                 self.results[name] = TableResult(name, 0, 0, "success", "micro-batch")
             else:
-                self._follow(each, known[name], answer, asked.clock)
+                self._follow(each, known[name], answers[name], clock)
         self._flush()
         self._settle()
         self._session.end()

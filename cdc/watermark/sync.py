@@ -25,7 +25,7 @@ from cdc.source.translation import is_table_change
 from cdc.status import SyncResult, TableResult, TableState
 from cdc.watermark.choice import Followed
 from cdc.watermark.plan import Plan, make_plan
-from cdc.watermark.poll import Asked, Poll, ask_all
+from cdc.watermark.poll import Poll
 from cdc.watermark.source_session import SourceSession
 
 log = structlog.get_logger(__name__)
@@ -46,8 +46,7 @@ class Standing:
 class Work:
     """What one sync has to do: by `plan`, where tables stand, and how far they are `known`.
 
-    `results` are those of tables for which there is nothing to do; `asked` the source's answers for those `to_follow`,
-    once there.
+    `results` are those of tables for which there is nothing to do.
     """
 
     plan: Plan
@@ -56,11 +55,10 @@ class Work:
     to_follow: list[Followed] = field(default_factory=list)
     to_copy: list[str] = field(default_factory=list)
     results: dict[str, TableResult] = field(default_factory=dict)
-    asked: Asked | None = None
 
 
 class WatermarkSync:
-    """Carries out watermark syncs of one database, one after another. Keeps its sessions from one to the next.
+    """Carries out watermark syncs of one database, one after another. Keeps its session from one to the next.
 
     `copy(run, tables)` copies tables that can't be followed from where they stand: new or changed ones, and
     those whose checksum differs.
@@ -78,14 +76,11 @@ class WatermarkSync:
         self._clock = clock
         self._overlap = engine.settings.watermark_overlap_seconds
         self._session = SourceSession(engine.endpoint)
-        self._catalogue = SourceSession(engine.endpoint)
-        """Looks at the catalogue while the other one asks what is new."""
         self._plan: Plan | None = None
 
     def close(self) -> None:
-        """Ends the sessions with the source."""
+        """Ends the session with the source."""
         self._session.close()
-        self._catalogue.close()
 
     def carry_out(self, run: Run) -> SyncResult:
         """One sync of all tables, or of those that the run names.
@@ -97,9 +92,11 @@ class WatermarkSync:
         for attempt in range(1, _TRIES + 1):
             try:
                 return self._carry_out(run)
-            except DucklingError as error:
-                self.close()  # whatever state they are in
-                if attempt == _TRIES or not is_table_change(error):
+            except BaseException as failure:
+                self._session.close()  # whatever state it is in
+                if not isinstance(failure, DucklingError):
+                    raise
+                if attempt == _TRIES or not is_table_change(failure):
                     raise
                 self._plan = None
         raise AssertionError
@@ -116,8 +113,7 @@ class WatermarkSync:
         with closing(Poll(self._engine, self._session, run, self._overlap, self._clock)) as poll:
             differing = []
             if work.to_follow:
-                asked = work.asked or ask_all(self._session, work.to_follow)
-                differing = poll.carry_out(asked, work.known)
+                differing = poll.carry_out(work.to_follow, work.known)
         results.update(poll.results)
         snapshots += self._copied(run, differing, results)
         return SyncResult(
@@ -130,28 +126,11 @@ class WatermarkSync:
         )
 
     def _prepare(self, run: Run) -> Work:
-        """What there is to do. All is asked at once by the plan of the last sync, while another session looks
-        whether the catalogue is still what that was made from."""
-        expected = self._plan
-        if expected is None or run.tables:
-            plan = make_plan(self._engine, self._session, expected)
-            return self._work(run, plan, *self._engine.replica.read(_standing))
-        with ThreadPoolExecutor(1, thread_name_prefix=f"catalogue-{self._engine.id}") as beside:
-            looking = beside.submit(self._look, run, expected)
-            work = self._work(run, expected, *self._engine.replica.read(_standing))
-            if work.to_follow and not work.to_copy:
-                work.asked = ask_all(self._session, work.to_follow)
-            plan = looking.result()
-        if plan is expected:
-            return work
-        if work.asked is not None:
-            self._session.end()
-        return self._work(run, plan, work.standing, work.known)
-
-    def _look(self, run: Run, expected: Plan) -> Plan:
-        self._catalogue.open()
-        run.on_cancel(self._catalogue.abort)
-        return make_plan(self._engine, self._catalogue, expected)
+        """What there is to do: the bookkeeping is read while the source looks at its catalogue."""
+        with ThreadPoolExecutor(1, thread_name_prefix=f"bookkeeping-{self._engine.id}") as beside:
+            standing = beside.submit(self._engine.replica.read, _standing)
+            plan = make_plan(self._engine, self._session, self._plan)
+            return self._work(run, plan, *standing.result())
 
     def _work(self, run: Run, plan: Plan, standing: dict[str, Standing], known: dict[str, Watermark]) -> Work:
         work = Work(plan, standing, known)

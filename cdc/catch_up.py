@@ -16,7 +16,7 @@ import duckdb
 import structlog
 
 from cdc.engine import Engine
-from cdc.errors import DucklingError, SnapshotError
+from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError, SnapshotError
 from cdc.log_reader import open_reader
 from cdc.position import Position
 from cdc.replica import prepared, state, tables
@@ -142,8 +142,11 @@ class CatchUp:
 
         The error is the one of the batch that failed, or SnapshotError where the stream's has.
         """
-        if self._target.error is not None:
-            raise self._target.error
+        error = self._target.error
+        if isinstance(error, ReplicaFatalError):  # not of this transaction: the file was opened again since
+            raise ReplicaError(error.message, hint=error.hint) from error
+        if error is not None:
+            raise error
         there = self._held_at
         if there is not None:
             committed = state.load_position(cursor, self._engine.id)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
-from contextlib import suppress
-from typing import Any
 
+from cdc.backoff import Backoff
 from cdc.engine import Engine
-from cdc.errors import DucklingError, RunCancelledError
+from cdc.errors import DucklingError
 from cdc.position import Position
 from cdc.runs import Run
 from cdc.source.kept_session import KeptSession
 from cdc.source.server import ServerFacts, binlog_end, server_facts
 from cdc.status import SyncResult, TableResult
 from cdc.stream_loop import StreamLoop
+
+_LONGEST_PAUSE = 1.0
+"""Seconds between two attempts to meet a stream that is being made anew."""
 
 
 class LogEnd:
@@ -61,8 +62,10 @@ def catch_up_with_source(
     started = clock()
     before = stream.counts()
     wait_streaming()
-    while not _applied(engine, stream, _met(stream, log_end, run)):
-        wait_streaming()  # its connection was lost, or a batch refused: it is read again
+    backoff = Backoff(_LONGEST_PAUSE)
+    while not _applied(engine, stream, _met(stream, log_end, run), run):
+        run.pause(backoff.pause())  # its connection was lost, or a batch refused: another reader comes
+        wait_streaming()
     wait_streaming()  # tables that changed on the way are copied again
     after = stream.counts()
     records = (after.inserts + after.updates + after.deletes) - (
@@ -88,7 +91,7 @@ def _met(stream: StreamLoop, log_end: LogEnd, run: Run) -> Position | None:
         log_end.close()
         end = log_end.position()
     try:
-        return _first(stream.meet(end).reached, run)
+        return run.wait_for(stream.meet(end).reached)
     except DucklingError as error:
         log_end.close()
         if error.retryable or error.code == "STREAM_NOT_RUNNING":
@@ -96,30 +99,14 @@ def _met(stream: StreamLoop, log_end: LogEnd, run: Run) -> Position | None:
         raise
 
 
-def _applied(engine: Engine, stream: StreamLoop, boundary: Position | None) -> bool:
+def _applied(engine: Engine, stream: StreamLoop, boundary: Position | None, run: Run) -> bool:
     """Whether everything before `boundary` is committed, once the writer has done what it was given."""
     if boundary is None:
         return False
     if not _reached(stream.applied, boundary):
-        engine.writer.settle().result()
+        run.wait_for(engine.writer.settle())
     return _reached(stream.applied, boundary)
 
 
 def _reached(applied: Position | None, boundary: Position) -> bool:
     return applied is not None and applied.server == boundary.server and applied.reached(boundary)
-
-
-def _first(reached: Future[Position], run: Run) -> Position:
-    """Waits for the boundary, or for the run to be cancelled."""
-    cancelled: Future[None] = Future()
-
-    def cancel() -> None:
-        with suppress(InvalidStateError):  # a second cancellation finds it set
-            cancelled.set_result(None)
-
-    run.on_cancel(cancel)
-    either: list[Future[Any]] = [reached, cancelled]
-    wait(either, return_when=FIRST_COMPLETED)
-    if not reached.done():
-        raise RunCancelledError.of()
-    return reached.result()

@@ -6,10 +6,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from typing import Literal
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import Any, Literal, TypeVar
 
 from cdc.errors import DucklingError, RunCancelledError, StoppedError
 from cdc.status import SyncResult, TableProgress
+
+T = TypeVar("T")
 
 RunKind = Literal["full", "table", "incremental", "validation"]
 
@@ -25,7 +28,8 @@ class Run:
         """Names of the tables wanted; empty for all."""
         self.automatic = automatic
         """Whether the pipeline started it by itself."""
-        self._cancelled = threading.Event()
+        self._cancellation: Future[None] = Future()
+        """Done once the run is to end."""
         self._on_cancel: list[Callable[[], None]] = []
         self._done = threading.Event()
         self._lock = threading.Lock()
@@ -61,8 +65,9 @@ class Run:
 
     def cancel(self) -> None:
         """Asks the run to end; what it has not made live is dropped."""
-        self._cancelled.set()
         with self._lock:
+            if not self._cancellation.done():
+                self._cancellation.set_result(None)
             callbacks = list(self._on_cancel)
         for callback in callbacks:
             callback()
@@ -78,18 +83,31 @@ class Run:
         """Calls `callback` when the run is cancelled; at once if it is already."""
         with self._lock:
             self._on_cancel.append(callback)
-        if self._cancelled.is_set():
+        if self.cancelled:
             callback()
 
     @property
     def cancelled(self) -> bool:
         """Whether somebody asked the run to end."""
-        return self._cancelled.is_set()
+        return self._cancellation.done()
 
     def check_cancelled(self) -> None:
         """Raises RunCancelledError once the run is to end."""
-        if self._cancelled.is_set():
+        if self.cancelled:
             raise RunCancelledError.of()
+
+    def wait_for(self, future: Future[T]) -> T:
+        """The result of `future`, or its error; raises RunCancelledError once the run is to end."""
+        either: list[Future[Any]] = [future, self._cancellation]
+        wait(either, return_when=FIRST_COMPLETED)
+        if not future.done():
+            raise RunCancelledError.of()
+        return future.result()
+
+    def pause(self, seconds: float) -> None:
+        """Waits; raises RunCancelledError once the run is to end."""
+        wait([self._cancellation], timeout=seconds)
+        self.check_cancelled()
 
     def succeed(self, result: SyncResult) -> None:
         """The run has ended with `result`."""

@@ -151,6 +151,8 @@ class WriteQueue:
 
     def next(self) -> Delivery | Task | None:
         """What to do now; None for nothing. Needs `changed`."""
+        if self._notes and (self._clock() >= self._notes[0].due or (self.stopping and self.empty)):
+            return self._notes.popleft().task
         if self._tasks:
             before = self._tasks[0].before
             if not any(each.batch is batch for batch in before for each in self._deliveries):
@@ -158,8 +160,6 @@ class WriteQueue:
         if self._deliveries:
             self.changed.notify_all()  # there is room
             return self._deliveries.popleft()
-        if self._notes and (self.stopping or self._clock() >= self._notes[0].due):
-            return self._notes.popleft().task
         return None
 
     def next_of(self, target: BatchTarget) -> Delivery | None:
@@ -182,7 +182,7 @@ class WriteQueue:
         return taken
 
     def put_back(self, tasks: list[Task]) -> None:
-        """Notes whose transaction failed: each gets one of its own now."""
+        """What failed together gets a transaction of its own, each."""
         with self.changed:
             self._tasks.extendleft(reversed(tasks))
 

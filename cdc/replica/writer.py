@@ -147,6 +147,7 @@ class Writer:
             self._work()
         except Exception as error:
             log.exception("writer.died", database=self._name)
+            self._queue.stop()
             self._queue.fail(
                 ReplicaError(f"the writer ended ({error.__class__.__name__})", hint="restart the service")
             )
@@ -240,7 +241,8 @@ class Writer:
             results = self._session.run(lambda cursor: [each.run(cursor) for each in together])
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
             if isinstance(error, ReplicaFatalError):
-                self._fail_tasks(together, error)
+                self._queue.put_back(notes)
+                self._fail_task(task, error)
             elif notes:
                 self._queue.put_back(together)
             else:
@@ -249,12 +251,11 @@ class Writer:
             for each, result in zip(together, results, strict=True):
                 each.future.set_result(result)
 
-    def _fail_tasks(self, tasks: list[Task], error: ReplicaFatalError) -> None:
+    def _fail_task(self, task: Task, error: ReplicaFatalError) -> None:
         try:
             self._session.shut()  # before: nobody is to read what is not committed
         finally:
-            for task in tasks:
-                task.future.set_exception(error)
+            task.future.set_exception(error)
         self._session.reopen()
 
     def _fail_target(self, target: BatchTarget, error: DucklingError) -> None:

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 import duckdb
 import pymysql
@@ -32,11 +29,6 @@ from cdc.source.snapshot import Snapshot
 from cdc.stream_loop import StreamLoop
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
-
-_ASK_SECONDS = 0.2
-"""How often somebody who waits for the stream asks whether the run was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +60,7 @@ def one_moment(
         try:
             try:
                 # What the stream handed on until here is committed once this has had its turn.
-                _result(engine.writer.settle(), run)
+                run.wait_for(engine.writer.settle())
                 cursor.execute("BEGIN TRANSACTION READ ONLY")
                 records = state.load_tables(cursor)
                 if held is not None:
@@ -145,15 +137,15 @@ def _opened(
                 yield snapshot, None
             return
         # Come near first, so that the stream is held no longer than it takes to read the last bit.
-        _result(stream.meet(_source_end(engine)).reached, run)
+        run.wait_for(stream.meet(_source_end(engine)).reached)
         first = stream.meet(None, hold=True)
         second = None
         try:
-            _result(first.reached, run)
+            run.wait_for(first.reached)
             with snapshot:
                 second = stream.meet(snapshot.mark, hold=True)
                 first.release.set()
-                yield snapshot, _Held(_result(second.reached, run), second.release)
+                yield snapshot, _Held(run.wait_for(second.reached), second.release)
         finally:
             first.release.set()
             if second is not None:
@@ -195,14 +187,3 @@ def _kill(engine: Engine, snapshot: Snapshot) -> None:
         log.debug("validation.session_gone", database=engine.id)  # it has ended by itself
     except DucklingError as error:
         log.warning("validation.session_left", database=engine.id, error=error.message)
-
-
-def _result(future: Future[T], run: Run) -> T:
-    """The future's result; RunCancelledError as soon as the run is cancelled."""
-    while True:
-        run.check_cancelled()
-        try:
-            return future.result(_ASK_SECONDS)
-        except FutureTimeoutError:
-            if future.done():
-                return future.result()

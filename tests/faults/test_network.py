@@ -42,7 +42,7 @@ def transaction(database: Database, number: int) -> None:
     with closing(database.connect(autocommit=False)) as connection, connection.cursor() as cursor:
         cursor.execute("INSERT INTO a VALUES (%s, %s)", (number + 10, number))
         cursor.execute("INSERT INTO b VALUES (%s, 'new'), (%s, 'new')", (number, number))
-        cursor.execute("UPDATE a SET n = n + 1")
+        cursor.execute("UPDATE a SET n = n + 1 WHERE id IN (1, %s)", (number + 10,))
         cursor.execute("DELETE FROM b WHERE name = 'new' LIMIT 1")
         cursor.execute("UPDATE b SET n = n + 1 LIMIT 1")
         connection.commit()
@@ -59,7 +59,7 @@ def written_while_away(database: Database, proxy: Proxy, live: Replica, number: 
     """A transaction that the next dump will bring."""
     proxy.silence()
     transaction(database, number)
-    transaction(database, number + 500)
+    transaction(database, number + 100_000)
     dumps = proxy.dumps
     proxy.resume()
     wait_until(lambda: proxy.dumps > dumps + 1, "a dump is cut and another one made")

@@ -8,12 +8,13 @@ from contextlib import suppress
 
 import pytest
 
-from cdc.errors import ReplicaError
+from cdc.errors import DucklingError, ReplicaError, RunCancelledError
 from cdc.incremental import LogEnd
 from cdc.position import Position
 from cdc.replica.target import BatchTarget
 from cdc.replica.write_session import WriteSession
 from cdc.replica.writer import Writer
+from cdc.runs import Run
 from cdc.sandbox import shop
 from cdc.sandbox.databases import Database, create_database
 from cdc.sandbox.load import Load
@@ -22,7 +23,7 @@ from cdc.source.meetings import Meeting
 from cdc.source.stream import BinlogReader
 from cdc.status import TableState
 from cdc.stream_loop import StreamLoop
-from tests.replica import Replica
+from tests.replica import Replica, dump_threads
 from tests.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.timeout(90)
@@ -327,6 +328,51 @@ def test_an_incremental_sync_does_not_take_a_refused_batch_for_applied(
     assert len(asked) > 1
     replica.settle()
     replica.assert_equal()
+
+
+def test_an_incremental_sync_can_be_cancelled_while_the_stream_waits_for_the_writer(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream has lost its connection, and can't end before the writer is through with what it has in hand."""
+    database.execute("CREATE TABLE ticks (id INT PRIMARY KEY)")
+    replica.start()
+    replica.catch_up()
+    go_on = threading.Event()
+    position, pause = LogEnd.position, Run.pause
+    asked: list[LogEnd] = []
+    paused: list[float] = []
+
+    def count(log_end: LogEnd) -> Position:
+        asked.append(log_end)
+        return position(log_end)
+
+    def cancelled_at_the_third(run: Run, seconds: float) -> None:
+        paused.append(seconds)
+        if len(paused) == 3:
+            run.cancel()
+        pause(run, seconds)
+
+    monkeypatch.setattr(LogEnd, "position", count)
+    monkeypatch.setattr(Run, "pause", cancelled_at_the_third)
+    replica.pipeline._engine.writer.submit(lambda _: go_on.wait(SECONDS))
+    try:
+        for dump in dump_threads(database.server):
+            database.execute(f"KILL {dump}")
+        wait_until(lambda: not replica.pipeline._stream.reader or not _meets(replica), "the reader has ended")
+        with pytest.raises(RunCancelledError):
+            replica.catch_up()
+    finally:
+        go_on.set()
+    assert len(paused) == 3
+    assert len(asked) <= 3
+
+
+def _meets(replica: Replica) -> bool:
+    try:
+        replica.pipeline._stream.meet(None).reached.result(SECONDS)
+    except DucklingError:
+        return False
+    return True
 
 
 def test_an_incremental_sync_with_nothing_new_writes_nothing_but_its_record(

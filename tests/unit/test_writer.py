@@ -540,3 +540,80 @@ def test_notes_are_refused_with_the_file(writer: Writer, replica: ReplicaDatabas
     with pytest.raises(ReplicaError):
         writer.note(insert(2))
     assert ids(replica) == []
+
+
+def test_a_note_comes_to_its_turn_beside_a_stream_that_never_falls_idle(writer: Writer) -> None:
+    into = target()
+    enough = threading.Event()
+
+    def pump() -> None:
+        for number in itertools.count(1):
+            writer.deliver(into, batch(number, at=number))
+            if enough.is_set():
+                return
+
+    pumping = threading.Thread(target=pump)
+    pumping.start()
+    try:
+        wait_until(lambda: into.applied, "batches come")
+        writer.note(lambda _: None).result(WAIT)
+    finally:
+        enough.set()
+        pumping.join()
+
+
+def test_a_note_outlasts_a_job_for_which_the_file_is_opened_again(
+    writer: Writer, replica: ReplicaDatabase
+) -> None:
+    def fatal(_: duckdb.DuckDBPyConnection) -> None:
+        raise ReplicaFatalError("DuckDB gave up", hint="it is opened again")
+
+    let_go = held(writer)
+    note = writer.note(insert(1))
+    job = writer.submit(fatal)
+    let_go()
+    with pytest.raises(ReplicaFatalError):
+        job.result(WAIT)
+    note.result(WAIT)
+    assert ids(replica) == [1]
+
+
+def test_discarding_a_target_beside_a_writer_that_dies_does_not_wait_for_ever(
+    replica: ReplicaDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Writer(
+        replica,
+        Metrics().for_database("default"),
+        name="default",
+        checkpoint_wal_bytes=1 << 30,
+        checkpoint_idle=3600.0,
+    )
+    ending, go_on = threading.Event(), threading.Event()
+    close = made._session.close
+
+    def slow_close() -> None:
+        ending.set()
+        go_on.wait(WAIT)
+        close()
+
+    def fault() -> None:
+        raise UnforeseenError("as no library should")
+
+    monkeypatch.setattr(made._session, "close", slow_close)
+    into = target()
+    into.on_idle = fault
+    made.start()
+    made.attach(into)
+    made.settle().result(WAIT)
+    assert ending.wait(WAIT)
+    discarding = threading.Thread(target=made.discard, args=(into, StoppedError("it ends", hint="none")))
+    discarding.start()
+    discarding.join(WAIT)
+    go_on.set()
+    assert not discarding.is_alive()
+    with pytest.raises(ReplicaError):
+        made.deliver(target(), batch(1, at=1))
+
+
+class UnforeseenError(Exception):
+    """What nobody foresaw."""

@@ -23,6 +23,7 @@ from cdc.source.connection import SourceEndpoint
 from cdc.source.log_findings import concerns_log
 from cdc.source.preflight import Finding, require, run_preflight, table_errors
 from cdc.source.server import ServerFacts, server_facts
+from cdc.source.transaction import WholeTransactions
 from cdc.types import TypeChoices
 
 
@@ -40,6 +41,7 @@ class Engine:
     """Known once the source was looked at."""
     lag: Lag = field(default_factory=Lag)
 
+    whole: WholeTransactions = field(default_factory=WholeTransactions)
     row_counts: RowCounts = field(default_factory=RowCounts)
 
     _learned: bool = False

@@ -122,6 +122,13 @@ class BinlogError(SourceError):
     title = "Binary log not readable"
 
 
+class RolledBackPartError(BinlogError):
+    """A transaction undoes rows that were handed on as a part of it. It is read again, and handed on whole."""
+
+    code = "ROLLED_BACK_PART"
+    retryable = True
+
+
 class SnapshotError(SourceError):
     """A consistent copy could not be taken."""
 

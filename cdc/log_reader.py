@@ -87,6 +87,7 @@ def open_reader(
         position_interval=settings.position_interval,
         wall_clock=engine.lag.clock,
         committed=committed,
+        whole=engine.whole,
         cascades=cascades,
         reach=lambda words: _reach(engine, words),
         load_prepared=lambda xid: _prepared_parts(engine, target, xid),

@@ -12,7 +12,7 @@ from cdc.source.meetings import Meetings
 from cdc.source.place import Place
 from cdc.source.row_events import StreamCounts
 from cdc.source.targets import Targets
-from cdc.source.transaction import OpenTransaction
+from cdc.source.transaction import OpenTransaction, WholeTransactions
 
 
 class Boundaries:
@@ -20,7 +20,8 @@ class Boundaries:
 
     A batch goes with the boundary as its position; where no row of ours comes by, the position goes alone, at
     most once in `position_interval` seconds. `on_schema_change` gets the changes that stand before a boundary,
-    and that boundary. `committed` tells whether the copy has the first place as it stands.
+    and that boundary. `committed` tells whether the copy has the first place as it stands, `whole` which transactions
+    must not be handed on in parts.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Boundaries:
         position_interval: float,
         clock: Callable[[], float],
         committed: bool,
+        whole: WholeTransactions,
     ) -> None:
         self.stopping = False
         """Whether the stream is to end at the next boundary; set by any thread."""
@@ -52,6 +54,7 @@ class Boundaries:
         self._flushed = (place.file, place.offset) if committed else ("", 0)
         """File and offset of the position that was handed on last."""
         self._flushed_at = clock()
+        self._whole = whole
 
     def settled(self, applied: Position) -> bool:
         """Whether `applied` is all that was read, and nothing is open; from any thread."""
@@ -68,6 +71,8 @@ class Boundaries:
         """The open transaction is too large for one batch. Raises StoppedError where the stream is to end."""
         if self.stopping:
             raise _stopped_inside()
+        if self._whole.wanted(self._place.without_gtids):
+            return
         self._transaction.hand_on_part(reason)
 
     def flush_before(self, reason: FlushReason) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from zlib import crc32
 
-from cdc.errors import BinlogError, DucklingError, SourceUnavailableError, StoppedError
+from cdc.errors import BinlogError, DucklingError, RolledBackPartError, SourceUnavailableError, StoppedError
 from cdc.position import Position
 from cdc.schema import NameCase, Table
 from cdc.source import events
@@ -23,7 +23,7 @@ from cdc.source.query_events import QueryEvents
 from cdc.source.row_events import RowEvents, StreamCounts
 from cdc.source.tagged_gtid import read_tagged_gtid
 from cdc.source.targets import Targets
-from cdc.source.transaction import OpenTransaction
+from cdc.source.transaction import OpenTransaction, WholeTransactions
 from cdc.source.xa import XaTransactions, xid_of_gtid
 from cdc.source.xa_events import XaEvents
 
@@ -56,6 +56,7 @@ class BinlogReader:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         committed: bool = True,
+        whole: WholeTransactions | None = None,
         cascades: Cascades | None = None,
         load_prepared: Callable[[str], Iterable[bytes] | None] = lambda _xid: None,
         reach: Callable[[frozenset[str]], Iterable[str] | None] = lambda _words: None,
@@ -68,6 +69,7 @@ class BinlogReader:
         self._batcher = batcher
         self._wall_clock = wall_clock
         self._meetings = Meetings()
+        self._whole = whole or WholeTransactions()
         self._place = place = Place(position, known=committed)
         self._transaction = transaction = OpenTransaction(batcher)
         self._targets = targets = Targets(
@@ -85,6 +87,7 @@ class BinlogReader:
             position_interval=position_interval,
             clock=clock,
             committed=committed,
+            whole=self._whole,
         )
         self._prepared = XaTransactions(batcher, schema=schema, names=names, load=load_prepared)
         self._xa = XaEvents(self._prepared, transaction, batcher, boundaries, targets, self._replay)
@@ -146,6 +149,8 @@ class BinlogReader:
         try:
             self._read(self._dump.events())
         except DucklingError as error:
+            if isinstance(error, RolledBackPartError):
+                self._whole.until = self.place
             self._locate(error)
             self._meetings.end(error)
             raise

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from cdc.errors import BinlogError
+from dataclasses import dataclass
+
+from cdc.errors import RolledBackPartError
+from cdc.position import Position
 from cdc.source.batcher import Batcher, Buffered, FlushReason
 
 Marks = list[tuple[Buffered, int]]
 """Buffers and how many rows they had."""
+
+
+@dataclass(slots=True)
+class WholeTransactions:
+    """Up to which place no transaction is handed on in parts, for all readers of one log: one undoes a part."""
+
+    until: Position | None = None
+
+    def wanted(self, here: Position) -> bool:
+        """Whether the transaction that is read `here` must be kept whole, however large it is."""
+        until = self.until
+        return until is not None and here.server == until.server and not here.reached(until)
 
 
 class OpenTransaction:
@@ -38,7 +53,7 @@ class OpenTransaction:
         self.marks = [(rows, 0) for rows, _ in self.marks[-1:]]
 
     def roll_back(self) -> None:
-        """All its rows are undone. Raises BinlogError where a part of them was handed on."""
+        """All its rows are undone. Raises RolledBackPartError where a part of them was handed on."""
         if self._batcher.parts:
             raise _part_is_applied()
         for buffer, length in reversed(self.marks):
@@ -54,7 +69,7 @@ class OpenTransaction:
         self._savepoints[_savepoint_name(statement)] = (self._batcher.parts, lengths)
 
     def roll_back_to(self, statement: str) -> None:
-        """ROLLBACK TO name: undoes what came behind it. Raises BinlogError where that was handed on."""
+        """ROLLBACK TO name: undoes what came behind it. Raises RolledBackPartError where that was handed on."""
         parts, lengths = self._savepoints.get(_savepoint_name(statement), (-1, []))
         if parts != self._batcher.parts:
             raise _part_is_applied()
@@ -71,8 +86,8 @@ def _savepoint_name(statement: str) -> str:
     return statement.rstrip(" ;").split()[-1].strip("`")
 
 
-def _part_is_applied() -> BinlogError:
-    return BinlogError(
-        "a transaction was rolled back after a part of it was applied",
-        hint="raise BATCH_SIZE so that the transaction fits one batch",
+def _part_is_applied() -> RolledBackPartError:
+    return RolledBackPartError(
+        "a transaction undoes rows of which a part was handed on",
+        hint="it is read again and handed on whole; a BATCH_SIZE that it fits into saves that",
     )

@@ -13,7 +13,7 @@ import duckdb
 from cdc.errors import ReplicaError
 from cdc.sandbox.service import Service
 from tests.replica import assert_equal, opened
-from tests.waiting import wait_until
+from tests.waiting import SECONDS, wait_until
 
 
 def live(service: Service) -> bool:
@@ -28,9 +28,9 @@ def live(service: Service) -> bool:
     return connected and not sync["isRunning"] and states <= {"streaming"}
 
 
-def wait_live(service: Service) -> None:
-    """Returns when the service streams all tables."""
-    wait_until(lambda: live(service), "the service streams every table")
+def wait_live(service: Service, timeout: float = SECONDS) -> None:
+    """Returns when the service streams all tables, after `timeout` seconds at most."""
+    wait_until(lambda: live(service), "the service streams every table", timeout=timeout)
 
 
 def assert_equal_after_stop(service: Service, url: str) -> None:

@@ -33,7 +33,7 @@ def test_a_schema_of_many_tables_starts_streams_and_starts_again(
             cursor.execute(f"CREATE TABLE t{number} (id INT PRIMARY KEY, n INT)")
             cursor.execute(f"INSERT INTO t{number} VALUES (1, {number})")
     service = service_factory(database.url).start()
-    wait_live(service)
+    wait_live(service, timeout=sample(600, 60))
     for _ in range(2):
         with session(database.url) as connection, connection.cursor() as cursor:
             for number in range(TABLES):
@@ -43,7 +43,7 @@ def test_a_schema_of_many_tables_starts_streams_and_starts_again(
         assert peak(service.pid) < 700 << 20
         assert service.stop() == 0
         service.start()
-        wait_live(service)
+        wait_live(service, timeout=sample(600, 60))
     logged = service.query("SELECT count(*) AS n FROM _duckling.sync_log WHERE sync_type = 'snapshot'")
     assert int(logged[0]["n"]) == TABLES
     assert_equal_after_stop(service, database.url)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import closing
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -93,10 +94,12 @@ class TableCopies:
     def _record(self, chosen: Iterable[Table], mark: TableState) -> None:
         def job(cursor: duckdb.DuckDBPyConnection) -> None:
             records = state.load_tables(cursor)
-            for table in chosen:
-                record = records.get(table.name)
-                if record is None or record.state not in _LIVE:
-                    state.save_table(cursor, table.name, mark)
+            names = [
+                table.name
+                for table in chosen
+                if table.name not in records or records[table.name].state not in _LIVE
+            ]
+            state.save_tables(cursor, dict.fromkeys(names), mark)
 
         self._engine.writer.submit(job).result()
 
@@ -111,21 +114,18 @@ class TableCopies:
         progress = self._run.expect(table.name, table.row_estimate)
         progress.state, progress.rows = "copying", 0
         started = self._clock()
-        writer.submit(lambda cursor: tables.create_staging(cursor, table)).result()
-        pending: Future[int] | None = None
+        pending: Future[Any] = writer.submit(lambda cursor: tables.create_staging(cursor, table))
         try:
             with closing(snapshot.read(table)) as pieces:
                 for piece in pieces:
                     self._run.check_cancelled()
-                    if pending is not None:
-                        pending.result()
+                    pending.result()
                     pending = writer.submit(_appending(table, piece))
                     self._pieces += 1
                     progress.rows += len(piece)
                     progress.seconds = self._clock() - started
                     self._engine.metrics.rows_copied(len(piece))
-            if pending is not None:
-                pending.result()
+            pending.result()
         except (ValueDecodeError, RowRefusedError) as error:
             self.set_aside(table.name, error)
             return False
@@ -200,8 +200,9 @@ class TableCopies:
             left = self._start_at(cursor, start) if start is not None else []
             for table in live:
                 tables.swap(cursor, table.name)
-                state.save_table(cursor, table.name, mark, definition=table)
-                watermarks.forget_watermark(cursor, table.name)
+            definitions = {table.name: table for table in live}
+            state.save_tables(cursor, definitions, mark)
+            watermarks.forget_watermarks(cursor, list(definitions))
             beside(cursor)
             return left
 
@@ -218,9 +219,12 @@ class TableCopies:
     def _start_at(self, cursor: duckdb.DuckDBPyConnection, start: Position) -> list[str]:
         """The stream is to start here; returns the tables that it finds live, and can't serve."""
         left = [record.name for record in state.load_tables(cursor).values() if record.state in _LIVE]
-        for name in left:
-            reason = "the stream starts at another place"
-            state.save_table(cursor, name, TableState.NEEDS_RESYNC, reason=reason)
+        state.save_tables(
+            cursor,
+            dict.fromkeys(left),
+            TableState.NEEDS_RESYNC,
+            reason="the stream starts at another place",
+        )
         state.save_position(cursor, self._engine.id, start)
         prepared.adopt(cursor)
         return left

@@ -6,6 +6,7 @@ together with the rows it speaks of.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -169,16 +170,30 @@ def save_table(
     hint: str | None = None,
 ) -> None:
     """Records a table's state. Without `definition` the one already recorded stays."""
+    save_tables(cursor, {name: definition}, state, reason=reason, hint=hint)
+
+
+def save_tables(
+    cursor: duckdb.DuckDBPyConnection,
+    definitions: Mapping[str, Table | None],
+    state: TableState,
+    *,
+    reason: str | None = None,
+    hint: str | None = None,
+) -> None:
+    """Records the state of several tables by name, in one statement: as `save_table` for each."""
+    texts = [table.to_json() if table is not None else None for table in definitions.values()]
     cursor.execute(
-        "INSERT INTO _duckling.table_states VALUES (?, ?, ?, ?, ?, ?)"
+        "INSERT INTO _duckling.table_states"
+        " SELECT unnest(?::VARCHAR[]), ?, ?, ?, unnest(?::VARCHAR[]), ?"
         " ON CONFLICT (table_name) DO UPDATE SET state = excluded.state, reason = excluded.reason,"
         " hint = excluded.hint, definition = coalesce(excluded.definition, definition),"
         " updated_at = excluded.updated_at",
-        [name, state.value, reason, hint, definition.to_json() if definition else None, _now()],
+        [list(definitions), state.value, reason, hint, texts, _now()],
     )
 
 
 def forget_table(cursor: duckdb.DuckDBPyConnection, name: str) -> None:
     """The table is gone."""
     cursor.execute("DELETE FROM _duckling.table_states WHERE table_name = ?", [name])
-    watermarks.forget_watermark(cursor, name)
+    watermarks.forget_watermarks(cursor, [name])

@@ -6,7 +6,7 @@ the rows that it speaks of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -148,6 +148,9 @@ def save_watermarks(cursor: duckdb.DuckDBPyConnection, watermarks: Iterable[Wate
         )
 
 
-def forget_watermark(cursor: duckdb.DuckDBPyConnection, table: str) -> None:
-    """The table is gone, or kept in another way."""
-    cursor.execute("DELETE FROM _duckling.appender_watermarks WHERE table_name = ?", [table])
+def forget_watermarks(cursor: duckdb.DuckDBPyConnection, tables: Sequence[str]) -> None:
+    """These tables are gone, or kept in another way."""
+    cursor.execute(
+        "DELETE FROM _duckling.appender_watermarks WHERE table_name IN (SELECT unnest(?::VARCHAR[]))",
+        [list(tables)],
+    )

@@ -68,6 +68,8 @@ class Server:
         self._private = PrivateFolder(self.flavor)
         self.folder = self._private.path
         self.data = self.folder / "data"
+        self._temporary = self.folder / "tmp"
+        self._temporary.mkdir()
         self.port, self._port_lock = reserve_port()
         self._process: subprocess.Popen[bytes] | None = None
         shutil.copytree(installation.template() / "data", self.data, copy_function=shutil.copyfile)
@@ -103,6 +105,8 @@ class Server:
         command = [
             *self.installation.command,
             f"--datadir={self.data}",
+            # MariaDB removes temporary tables from it when it starts, those of other servers among them.
+            f"--tmpdir={self._temporary}",
             # Relative to the data folder: a socket's path may have 107 bytes at most (unix(7)).
             "--socket=server.sock",
             f"--pid-file={self.folder / 'pid'}",

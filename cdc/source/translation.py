@@ -52,6 +52,8 @@ _BUSY = {
     3169: "the session was killed",
     4031: "the server ended an idle session",
 }
+_LAST_OF_FILES = 999
+"""Up to here a number tells of the operating system, most of them of files: "Global Error Message Reference"."""
 _GONE = {CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST, CR.CR_SERVER_LOST_EXTENDED, CR.CR_SERVER_HANDSHAKE_ERR}
 _REACH = {CR.CR_CONNECTION_ERROR, CR.CR_CONN_HOST_ERROR, CR.CR_UNKNOWN_HOST, *_GONE}
 _NETWORK = "check that the server runs and that the network lets this host reach it"
@@ -92,6 +94,9 @@ def translate(error: BaseException, *, doing: str) -> SourceError:
         return SourceAccessError(f"{doing}: {text}", hint=hint)
     if code in _BUSY:
         return SourceUnavailableError(f"{doing}: {text}", hint=_BUSY[code])
+    if 0 < code <= _LAST_OF_FILES:
+        hint = "the server's machine lacks room, memory or a file: see the server's log; it is tried again"
+        return SourceUnavailableError(f"{doing}: the server answered error {code}: {text}", hint=hint)
     if code == CR.CR_SSL_CONNECTION_ERROR:
         hint = "turn TLS on at the server, or use ?ssl-mode=preferred"
         return SourceAccessError(f"{doing}: the server offers no TLS", hint=hint)

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import settings
 
 from cdc.sandbox.databases import Database, GivenServer, Host, create_database
-from cdc.sandbox.servers import Flavor, Server, running
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import Server, running
 from cdc.sandbox.service import Service
 from tests.replica import Replica
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 
@@ -17,7 +17,7 @@ from cdc.pipeline import Pipeline
 from cdc.registry import DEFAULT
 from cdc.replica.tables import STAGING_PREFIX
 from cdc.sandbox.comparison import compare_table
-from cdc.sandbox.databases import Database, session
+from cdc.sandbox.databases import Host, session
 from cdc.status import SyncResult, TableState
 from tests.waiting import SECONDS, wait_until
 
@@ -25,9 +25,12 @@ from tests.waiting import SECONDS, wait_until
 class Replica:
     """A pipeline from `url` into `path`. `start`, `stop`, start again on the same file."""
 
-    def __init__(self, url: str, path: Path, **settings: Any) -> None:
+    def __init__(
+        self, url: str, path: Path, *, clock: Callable[[], float] = time.monotonic, **settings: Any
+    ) -> None:
         self.url = url
         self.path = path
+        self._clock = clock
         self._settings = {
             "mysql_connection_string": url,
             "duckdb_path": path,
@@ -43,10 +46,10 @@ class Replica:
         assert self._pipeline is not None
         return self._pipeline
 
-    def start(self, *, live: bool = True, prepare: Callable[[Pipeline], object] = lambda _: None) -> Replica:
+    def start(self, *, live: bool = True, prepare: Callable[[Pipeline], object] = lambda _: None) -> Self:
         """Starts it, after `prepare` had the pipeline, and with `live` returns when every table streams."""
         settings = Settings(**self._settings)
-        self._pipeline = Pipeline(DEFAULT, settings, Metrics().for_database(DEFAULT))
+        self._pipeline = Pipeline(DEFAULT, settings, Metrics().for_database(DEFAULT), clock=self._clock)
         prepare(self._pipeline)
         self.pipeline.check_start()
         self.pipeline.start()
@@ -150,7 +153,7 @@ def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield copy
 
 
-def dump_threads(source: Database | Any) -> list[int]:
+def dump_threads(source: Host) -> list[int]:
     """The server's threads that send a binary log to somebody."""
     with session(source.url()) as connection, connection.cursor() as cursor:
         cursor.execute("SHOW PROCESSLIST")

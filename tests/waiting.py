@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -12,7 +12,9 @@ SECONDS = 60.0
 """The longest wait: far more than a healthy engine needs, also on a busy machine."""
 
 
-def wait_until(condition: Callable[[], T], what: str, *, timeout: float = SECONDS) -> T:
+def wait_until(
+    condition: Callable[[], T | Literal[False, ""] | None], what: str, *, timeout: float = SECONDS
+) -> T:
     """The first true value of `condition`, which is asked every few milliseconds.
 
     Raises AssertionError with `what` was waited for after `timeout` seconds.

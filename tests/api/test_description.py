@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -110,7 +111,7 @@ def test_generated_requests_get_only_answers_that_are_described(client: httpx.Cl
 
         @EXAMPLES
         @given(case=operation.as_strategy())
-        def call(case: schemathesis.Case) -> None:
+        def call(case: schemathesis.Case[Any]) -> None:
             answer = case.call(headers=headers, timeout=WAIT)
             assert answer.status_code != 500, answer.text
             case.validate_response(answer, checks=CHECKS, headers=headers)

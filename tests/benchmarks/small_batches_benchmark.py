@@ -144,7 +144,10 @@ def main() -> None:
     counts = (1, 50, 1_000)
     shown = Table(f"ms a table of {rows:,} rows, for", *(f"{count:,} rows" for count in counts))
     with tempfile.TemporaryDirectory() as folder:
-        config = {"checkpoint_threshold": "1TB", "threads": "2"}
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "checkpoint_threshold": "1TB",
+            "threads": "2",
+        }
         with duckdb.connect(str(Path(folder) / "copy.db"), config=config) as cursor:
             _make(cursor, rows)
             for name, way in WAYS.items():

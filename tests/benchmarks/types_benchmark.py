@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from cdc.sandbox.databases import create_database
-from cdc.sandbox.servers import Flavor, running
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import running
 from cdc.values.text import text_column
 from tests.types.cases import create, groups, insert
 from tests.types.cells import Unconverted, gather, place_in_log

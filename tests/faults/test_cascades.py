@@ -15,7 +15,8 @@ import pytest
 
 import cdc.cascades
 from cdc.sandbox.databases import Database, Host, create_database
-from cdc.sandbox.servers import Flavor, running
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import running
 from cdc.status import TableState
 from tests.replica import Replica
 from tests.waiting import wait_until

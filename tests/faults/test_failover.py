@@ -11,7 +11,8 @@ import pymysql
 import pytest
 
 from cdc.sandbox.databases import Database, create_database, session
-from cdc.sandbox.servers import Flavor, Server
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import Server
 from cdc.source.binlog import BinlogDump
 from cdc.status import PipelineState
 from tests.faults.proxy import proxied

@@ -70,7 +70,7 @@ def test_damaged_bookkeeping_is_refused_with_a_way_out(
     assert copied.read_bytes() == before
 
 
-def header_checksum(data: bytes) -> bytes:
+def header_checksum(data: bytes | bytearray) -> bytes:
     """DuckDB's checksum of a file's first block: 4,088 bytes behind the checksum's own eight."""
     found = 5381
     for (word,) in struct.iter_unpack("<Q", data[8:4096]):

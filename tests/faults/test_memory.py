@@ -9,7 +9,8 @@ import pytest
 
 from cdc.replica import memory
 from cdc.sandbox.databases import Database, Host, create_database, session
-from cdc.sandbox.servers import Flavor, Server
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import Server
 from cdc.sandbox.service import Service
 from tests.faults.conftest import EVERYTHING, assert_equal_after_stop, sample, wait_live
 from tests.faults.memory import peak, resident

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
 from cdc.sandbox.databases import Database, create_database, session
-from cdc.sandbox.servers import Flavor, Server
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import Server
 from cdc.status import PipelineState
 from tests.faults.conftest import EVERYTHING
 from tests.faults.proxy import Proxy, proxied
@@ -17,7 +19,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180 if not EVERYTHING else 1800)
 
-FAST = {"retry_max_seconds": 0.1, "heartbeat_seconds": 1}
+FAST: dict[str, Any] = {"retry_max_seconds": 0.1, "heartbeat_seconds": 1}
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from cdc.sandbox.databases import create_database, session
-from cdc.sandbox.servers import Flavor, Server
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import Server
 from cdc.sandbox.service import Service
 from tests.faults.conftest import assert_equal_after_stop, wait_live
 from tests.waiting import wait_until

@@ -9,10 +9,11 @@ from typing import Any
 import duckdb
 import pytest
 
-import cdc.replica.write_session
 import cdc.table_copies
+from cdc.backoff import Backoff
 from cdc.errors import DucklingError, ReplicaFatalError, ReplicaLockedError
 from cdc.metrics import Metrics
+from cdc.replica.apply import append_rows
 from cdc.replica.database import ReplicaDatabase
 from cdc.replica.write_session import WriteSession
 from cdc.replica.writer import Writer
@@ -75,13 +76,12 @@ def test_a_table_that_is_made_between_the_catalogue_and_the_snapshot_is_copied_t
 
 def failing_once(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The next `times` pieces of a copy meet an error that nobody foresaw."""
-    real = cdc.table_copies.append_rows
     count = itertools.count(1)
 
     def append(*arguments: Any, **options: Any) -> int:
         if next(count) <= times:
             raise UnforeseenError("as no library should")
-        return real(*arguments, **options)
+        return append_rows(*arguments, **options)
 
     monkeypatch.setattr(cdc.table_copies, "append_rows", append)
 
@@ -193,7 +193,7 @@ def test_a_file_that_can_not_be_opened_again_is_tried_with_growing_pauses(
     writer.submit(lambda cursor: cursor.execute("CREATE TABLE t (id INT)")).result(10)
     opens: list[str] = []
     pauses: list[float] = []
-    real_open, real_pause = ReplicaDatabase.open, cdc.replica.write_session.Backoff.pause
+    real_open, real_pause = ReplicaDatabase.open, Backoff.pause
 
     def locked(self: ReplicaDatabase) -> None:
         opens.append("tried")
@@ -201,12 +201,12 @@ def test_a_file_that_can_not_be_opened_again_is_tried_with_growing_pauses(
             raise ReplicaLockedError("process 1 has the file open", hint="end it")
         real_open(self)
 
-    def pause(self: cdc.replica.write_session.Backoff) -> float:
+    def pause(self: Backoff) -> float:
         pauses.append(real_pause(self))
         return pauses[-1]
 
     monkeypatch.setattr(ReplicaDatabase, "open", locked)
-    monkeypatch.setattr(cdc.replica.write_session.Backoff, "pause", pause)
+    monkeypatch.setattr(Backoff, "pause", pause)
 
     def gives_up(_: duckdb.DuckDBPyConnection) -> None:
         raise duckdb.FatalException("FATAL Error: database has been invalidated")
@@ -244,7 +244,7 @@ def test_a_failure_while_the_status_is_put_together_is_not_told_without_its_reas
 
         def fails_now(self: StreamLoop, asked: Any = asked) -> Any:
             self._give_up(reason)
-            return asked.fget(self) if isinstance(asked, property) else asked(self)
+            return asked.__get__(self) if isinstance(asked, property) else asked(self)
 
         with monkeypatch.context() as patch:
             fake = property(fails_now) if isinstance(asked, property) else fails_now

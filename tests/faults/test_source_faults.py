@@ -8,8 +8,9 @@ import pytest
 
 from cdc.sandbox import shop
 from cdc.sandbox.databases import Database, create_database, session
+from cdc.sandbox.installation import Flavor
 from cdc.sandbox.load import Load
-from cdc.sandbox.servers import Flavor, Server
+from cdc.sandbox.servers import Server
 from cdc.status import PipelineState
 from tests.replica import Replica, dump_threads
 from tests.waiting import wait_until

@@ -16,7 +16,8 @@ import pytest
 import cdc
 from cdc.config import Settings
 from cdc.sandbox.databases import Database, session
-from cdc.sandbox.servers import Flavor, Server
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import Server
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -6,10 +6,12 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from functools import partial
 
 import pytest
 
 from cdc.errors import DucklingError
+from cdc.runs import Run
 from cdc.sandbox.databases import Database, session
 from cdc.sandbox.service import Service
 from tests.replica import Replica
@@ -118,11 +120,12 @@ def test_every_read_sees_the_same_total_also_while_tables_are_copied_again(
 
     auditors = Auditors(2, reader)
     with auditors.at_work(), Clerk(bank, 1, pause=pause).at_work() as clerk:
-        for copy in (
-            lambda: replica.pipeline.start_full_sync(),
-            lambda: replica.pipeline.start_table_sync("savings"),
-            lambda: replica.pipeline.start_table_sync("giro"),
-        ):
+        copies: tuple[Callable[[], Run], ...] = (
+            replica.pipeline.start_full_sync,
+            partial(replica.pipeline.start_table_sync, "savings"),
+            partial(replica.pipeline.start_table_sync, "giro"),
+        )
+        for copy in copies:
             before = clerk.transfers
             wait_until(lambda: clerk.transfers > before + 10, "10 transfers")  # noqa: B023
             assert copy().wait(60).errors == ()

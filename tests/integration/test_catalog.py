@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from pydantic import SecretStr
 from pymysql.connections import Connection
 
 from cdc.config import Settings
@@ -26,7 +27,9 @@ from tests.waiting import wait_until
 @pytest.fixture
 def session(database: Database) -> Iterator[Connection]:
     """A session as the service opens them."""
-    connection = SourceEndpoint(Settings(mysql_connection_string=database.url)).connect(purpose="a test")
+    connection = SourceEndpoint(Settings(mysql_connection_string=SecretStr(database.url))).connect(
+        purpose="a test"
+    )
     yield connection
     connection.close()
 
@@ -241,7 +244,7 @@ def test_foreign_keys_that_change_other_rows_are_found_by_any_reader(
         f"GRANT SELECT ON {database.name}.* TO {database.name[:20]}",
     )
     text = database.url.replace("root@", f"{database.name[:20]}@")
-    reader = SourceEndpoint(Settings(mysql_connection_string=text)).connect(purpose="a test")
+    reader = SourceEndpoint(Settings(mysql_connection_string=SecretStr(text))).connect(purpose="a test")
     found = [
         (key.table, key.name, key.referenced, key.delete_rule)
         for key in foreign_keys_with_cascade(session, database.name)
@@ -275,7 +278,7 @@ def test_a_table_whose_lock_is_not_granted_is_not_left_out(mariadb_server: Serve
     """MariaDB answers without it, and warns: taken for the whole, the table would count as dropped."""
     database = create_database(mariadb_server)
     database.execute("CREATE TABLE a_new (id INT PRIMARY KEY)", "CREATE TABLE items (id INT PRIMARY KEY)")
-    settings = Settings(mysql_connection_string=database.url, lock_wait_seconds=1)
+    settings = Settings(mysql_connection_string=SecretStr(database.url), lock_wait_seconds=1)
     with (
         closing(SourceEndpoint(settings).connect(purpose="a test")) as asking,
         closing(database.connect(autocommit=False)) as reading,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pymysql
 import pytest
+from pydantic import SecretStr
 
 from cdc.config import Settings
 from cdc.errors import (
@@ -71,7 +72,7 @@ def endpoint(
     server: Server, *, login: str = f"reader:{ENCODED}", query: str = "", **more: object
 ) -> SourceEndpoint:
     text = f"mysql://{login}@127.0.0.1:{server.port}/shop{query}"
-    return SourceEndpoint(Settings(mysql_connection_string=text, **more))  # type: ignore[arg-type]
+    return SourceEndpoint(Settings(mysql_connection_string=SecretStr(text), **more))  # type: ignore[arg-type]
 
 
 def values(connection: pymysql.Connection, expressions: str) -> tuple[object, ...]:
@@ -94,7 +95,7 @@ def test_every_session_is_set_alike_whatever_the_servers_defaults(hostile: Serve
             names = dict(cursor.fetchall())
             assert (names.get("transaction_isolation") or names["tx_isolation"]) == "REPEATABLE-READ"
             cursor.execute("SHOW VARIABLES LIKE '%time'")
-            limits = dict(cursor.fetchall())
+            limits: dict[str, str] = dict(cursor.fetchall())
             assert float(limits.get("max_statement_time", limits.get("max_execution_time", "0"))) == 0
             cursor.execute("SELECT n, c FROM numbers ORDER BY n")
             assert cursor.fetchall() == ((1, "a"), (2, "b"), (3, "c"))
@@ -174,7 +175,7 @@ def test_a_wrong_password_is_an_access_error_without_the_password(hostile: Serve
 
 def test_an_unknown_database_is_an_access_error(hostile: Server) -> None:
     source = SourceEndpoint(
-        Settings(mysql_connection_string=f"mysql://root@127.0.0.1:{hostile.port}/nowhere")
+        Settings(mysql_connection_string=SecretStr(f"mysql://root@127.0.0.1:{hostile.port}/nowhere"))
     )
     with pytest.raises(SourceAccessError, match="Unknown database 'nowhere'") as caught:
         source.connect(purpose="a test")
@@ -184,7 +185,7 @@ def test_an_unknown_database_is_an_access_error(hostile: Server) -> None:
 def test_a_database_without_privileges_is_an_access_error(hostile: Server) -> None:
     text = f"mysql://reader:{ENCODED}@127.0.0.1:{hostile.port}/mysql"
     with pytest.raises(SourceAccessError, match="to database 'mysql'") as caught:
-        SourceEndpoint(Settings(mysql_connection_string=text)).connect(purpose="a test")
+        SourceEndpoint(Settings(mysql_connection_string=SecretStr(text))).connect(purpose="a test")
     assert "GRANT" in caught.value.hint
 
 
@@ -257,15 +258,17 @@ def test_a_closed_port_is_unavailable() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
         with pytest.raises(SourceUnavailableError, match="connection refused") as caught:
-            SourceEndpoint(Settings(mysql_connection_string=f"mysql://u:x@127.0.0.1:{port}/d")).connect(
-                purpose="x"
-            )
+            SourceEndpoint(
+                Settings(mysql_connection_string=SecretStr(f"mysql://u:x@127.0.0.1:{port}/d"))
+            ).connect(purpose="x")
     assert caught.value.retryable
     assert caught.value.hint
 
 
 def test_an_unknown_host_is_unavailable() -> None:
-    settings = Settings(mysql_connection_string="mysql://u:x@no-such-host.invalid/d", connect_timeout=5)
+    settings = Settings(
+        mysql_connection_string=SecretStr("mysql://u:x@no-such-host.invalid/d"), connect_timeout=5
+    )
     with pytest.raises(SourceUnavailableError, match="name is not known"):
         SourceEndpoint(settings).connect(purpose="a test")
 
@@ -273,7 +276,7 @@ def test_an_unknown_host_is_unavailable() -> None:
 def test_a_server_that_never_greets_is_unavailable_after_the_connect_timeout() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         text = f"mysql://u:x@127.0.0.1:{silent.getsockname()[1]}/d"
-        settings = Settings(mysql_connection_string=text, connect_timeout=0.3)
+        settings = Settings(mysql_connection_string=SecretStr(text), connect_timeout=0.3)
         with pytest.raises(SourceUnavailableError, match="no answer in time"):
             SourceEndpoint(settings).connect(purpose="a test")
 
@@ -293,7 +296,7 @@ def test_what_is_no_mysql_server_is_an_error_of_the_source(greeting: bytes) -> N
         thread.start()
         text = f"mysql://u:x@127.0.0.1:{other.getsockname()[1]}/d"
         with pytest.raises(SourceError):
-            SourceEndpoint(Settings(mysql_connection_string=text, connect_timeout=2)).connect(
+            SourceEndpoint(Settings(mysql_connection_string=SecretStr(text), connect_timeout=2)).connect(
                 purpose="a test"
             )
         thread.join()

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from cdc.config import Settings
 from cdc.metrics import Metrics
 from cdc.pipeline import Pipeline
 from cdc.sandbox.databases import Database
-from cdc.sandbox.servers import Flavor
+from cdc.sandbox.installation import Flavor
 
 COMMON = {
     "tiny": ("TINYINT", ["-128", "127", "0"]),
@@ -75,7 +76,7 @@ def replica(tmp_path: Path) -> Iterator[Callable[[Database], Pipeline]]:
     started: list[Pipeline] = []
 
     def start(database: Database) -> Pipeline:
-        settings = Settings(mysql_connection_string=database.url, duckdb_path=tmp_path / "copy.db")
+        settings = Settings(mysql_connection_string=SecretStr(database.url), duckdb_path=tmp_path / "copy.db")
         pipeline = Pipeline("default", settings, Metrics().for_database("default"))
         started.append(pipeline)
         pipeline.check_start()

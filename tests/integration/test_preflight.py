@@ -5,6 +5,7 @@ from contextlib import closing
 
 import pymysql
 import pytest
+from pydantic import SecretStr
 
 from cdc.config import Settings
 from cdc.errors import PreflightError
@@ -20,7 +21,7 @@ TABLE = "CREATE TABLE t (id INT PRIMARY KEY, a INT)"
 
 
 def findings_of(url: str, name: str) -> list[Finding]:
-    source = SourceEndpoint(Settings(mysql_connection_string=url))
+    source = SourceEndpoint(Settings(mysql_connection_string=SecretStr(url)))
     with closing(source.connect(purpose="preflight")) as connection:
         return run_preflight(connection, server_facts(connection), load_tables(connection, name), name)
 
@@ -308,7 +309,7 @@ def test_names_that_differ_by_case_only_are_errors_of_these_tables(database: Dat
 def test_columns_that_differ_by_case_only_are_an_error_of_the_table(database: Database) -> None:
     # no server allows them today; a catalogue that has them must not get through
     table = Table("s", "t", (Column("a", "int", "int"), Column("A", "int", "int")), ("a",))
-    source = SourceEndpoint(Settings(mysql_connection_string=database.url))
+    source = SourceEndpoint(Settings(mysql_connection_string=SecretStr(database.url)))
     with closing(source.connect(purpose="preflight")) as connection:
         findings = run_preflight(connection, server_facts(connection), [table], database.name)
     assert codes(findings) == [("error", "NAME_CLASH")]
@@ -316,7 +317,7 @@ def test_columns_that_differ_by_case_only_are_an_error_of_the_table(database: Da
 
 def test_a_column_that_can_not_be_copied_exactly_is_an_error_of_the_table(database: Database) -> None:
     table = Table("s", "t", (Column("id", "int", "int"), Column("x", "hologram", "hologram")), ("id",))
-    source = SourceEndpoint(Settings(mysql_connection_string=database.url))
+    source = SourceEndpoint(Settings(mysql_connection_string=SecretStr(database.url)))
     with closing(source.connect(purpose="preflight")) as connection:
         findings = run_preflight(connection, server_facts(connection), [table], database.name)
     finding = one(findings, "UNSUPPORTED_COLUMN")

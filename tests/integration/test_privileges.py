@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
+from pydantic import SecretStr
 
 from cdc.config import Settings
 from cdc.sandbox.databases import Database, Host, create_database, session
@@ -113,7 +114,7 @@ def test_each_of_the_manuals_grants_is_missed_and_named_where_it_is_left_out(
     assert len(wanted) == 4
     for privilege in wanted:
         url = account(without=privilege)
-        endpoint = SourceEndpoint(Settings(mysql_connection_string=url))
+        endpoint = SourceEndpoint(Settings(mysql_connection_string=SecretStr(url)))
         with closing(endpoint.connect(purpose="preflight")) as connection:
             tables = load_tables(connection, database.name)
             findings = run_preflight(connection, server_facts(connection), tables, database.name)

@@ -11,8 +11,8 @@ import pytest
 from cdc.errors import NotPossibleError
 from cdc.sandbox import shop
 from cdc.sandbox.databases import Database
+from cdc.sandbox.installation import Flavor
 from cdc.sandbox.load import Load
-from cdc.sandbox.servers import Flavor
 from cdc.status import RowDifference, TableComparison
 from tests.replica import Replica
 from tests.waiting import wait_until
@@ -59,16 +59,19 @@ def test_a_changed_bit_a_missing_and_an_extra_row_are_found_and_named(
     numbers_table(database)
     replica.start()
     assert compared(replica, "numbers").matches
-    for change, kind, key in (
-        ("UPDATE numbers SET flags = xor(flags, 256) WHERE id = 30000", "changed", "30000"),
-        ("DELETE FROM numbers WHERE id = 3", "missing", "3"),
-        ("INSERT INTO numbers (id) VALUES (2000000)", "extra", "2000000"),
-        ("INSERT INTO numbers (id) VALUES (-1)", "extra", "-1"),
+    for change, difference in (
+        (
+            "UPDATE numbers SET flags = xor(flags, 256) WHERE id = 30000",
+            RowDifference("changed", {"id": "30000"}),
+        ),
+        ("DELETE FROM numbers WHERE id = 3", RowDifference("missing", {"id": "3"})),
+        ("INSERT INTO numbers (id) VALUES (2000000)", RowDifference("extra", {"id": "2000000"})),
+        ("INSERT INTO numbers (id) VALUES (-1)", RowDifference("extra", {"id": "-1"})),
     ):
         write(replica, change)
         found = compared(replica, "numbers")
         assert not found.matches
-        assert RowDifference(kind, {"id": key}) in found.differences
+        assert difference in found.differences
     assert (found.missing, found.extra, found.changed, found.complete) == (1, 2, 1, True)
     assert (found.source_rows, found.replica_rows) == (NUMBERS, NUMBERS + 1)
 

@@ -10,14 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cdc.config import Settings
 from cdc.engine import Engine
-from cdc.metrics import Metrics
-from cdc.pipeline import Pipeline
 from cdc.position import Position
-from cdc.registry import DEFAULT
 from cdc.sandbox.databases import Database, create_database, session
-from cdc.sandbox.servers import Flavor, Server
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import Server
 from cdc.status import PipelineState
 from tests.replica import Replica, dump_threads
 from tests.waiting import wait_until
@@ -49,17 +46,8 @@ class Timed(Replica):
     """A replica whose clock the test puts forward; it polls every minute of that clock."""
 
     def __init__(self, url: str, path: Path, **settings: object) -> None:
-        super().__init__(url, path, sync_interval_minutes=1, **settings)
         self.clock = Clock()
-
-    def start(self, *, live: bool = True) -> Timed:
-        settings = Settings(**self._settings)
-        self._pipeline = Pipeline(DEFAULT, settings, Metrics().for_database(DEFAULT), clock=self.clock)
-        self.pipeline.check_start()
-        self.pipeline.start()
-        if live:
-            self.wait_live()
-        return self
+        super().__init__(url, path, clock=self.clock, sync_interval_minutes=1, **settings)
 
     @property
     def runs(self) -> int:

@@ -8,8 +8,9 @@ import pytest
 
 from cdc.errors import SourceMismatchError
 from cdc.sandbox.databases import create_database
+from cdc.sandbox.installation import Flavor
 from cdc.sandbox.load import Load
-from cdc.sandbox.servers import Flavor, Server
+from cdc.sandbox.servers import Server
 from cdc.sandbox.shop import create_tables, fill_tables
 from tests.replica import Replica
 from tests.waiting import wait_until

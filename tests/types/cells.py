@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import SecretStr
 from pymysql.constants import COMMAND
 
 from cdc.config import Settings
 from cdc.sandbox.databases import Database
-from cdc.sandbox.servers import Flavor
+from cdc.sandbox.installation import Flavor
 from cdc.schema import Table
 from cdc.source.catalog import load_tables
 from cdc.source.connection import SourceEndpoint
@@ -46,9 +47,11 @@ def place_in_log(database: Database) -> tuple[str, int]:
     return str(file), int(at)
 
 
-def gather(database: Database, since: tuple[str, int]) -> Iterator[Unconverted]:
+def gather(database: Database, since: tuple[str, int]) -> Generator[Unconverted, None, None]:
     """All tables with what was inserted into them since that place in the log."""
-    session = SourceEndpoint(Settings(mysql_connection_string=database.url)).connect(purpose="a test")
+    session = SourceEndpoint(Settings(mysql_connection_string=SecretStr(database.url))).connect(
+        purpose="a test"
+    )
     tables = {table.name: TypeChoices().applied_to(table) for table in load_tables(session, database.name)}
     collations = collation_names(session)
     buffers: dict[str, RowBuffer] = {}

@@ -22,7 +22,7 @@ from pymysqlreplication import BinLogStreamReader
 from pymysqlreplication.row_event import WriteRowsEvent
 
 from cdc.sandbox.databases import Database
-from cdc.sandbox.servers import Flavor
+from cdc.sandbox.installation import Flavor
 from tests.replica import Replica
 from tests.types.cases import create, groups, insert
 

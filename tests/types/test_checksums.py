@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from cdc.config import Settings
 from cdc.sandbox.databases import Database
@@ -36,14 +37,14 @@ def _fill(database: Database, cases: dict[str, list[Case]]) -> None:
 
 
 def _tables(database: Database, choices: TypeChoices) -> dict[str, Table]:
-    endpoint = SourceEndpoint(Settings(mysql_connection_string=database.url))
+    endpoint = SourceEndpoint(Settings(mysql_connection_string=SecretStr(database.url)))
     with closing(endpoint.connect(purpose="a test")) as session:
         return {table.name: choices.applied_to(table) for table in load_tables(session, database.name)}
 
 
 def _there(database: Database, table: Table, expression: str) -> Shown:
     """What the server computes, in a session like the service's own."""
-    endpoint = SourceEndpoint(Settings(mysql_connection_string=database.url))
+    endpoint = SourceEndpoint(Settings(mysql_connection_string=SecretStr(database.url)))
     with closing(endpoint.connect(purpose="a test")) as session, session.cursor() as cursor:
         cursor.execute(f"SELECT id, CAST({expression} AS BINARY) FROM {table.source_name}")
         return {row[0]: row[1].decode() if row[1] is not None else None for row in cursor.fetchall()}
@@ -120,7 +121,7 @@ def test_the_digest_of_a_row_changes_with_every_single_value(database: Database,
             name = quote_mysql(column.name)
             mutated = f"(SELECT id - 1 AS other, {name} AS theirs FROM {table.source_name}) o"
             sql = _with_value_of(table, column, digest, mutated)
-            endpoint = SourceEndpoint(Settings(mysql_connection_string=database.url))
+            endpoint = SourceEndpoint(Settings(mysql_connection_string=SecretStr(database.url)))
             with closing(endpoint.connect(purpose="a test")) as session, session.cursor() as cursor:
                 cursor.execute(sql)
                 after = dict(cursor.fetchall())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
 from cdc.config import Settings
 from cdc.metrics import Metrics
@@ -150,7 +151,7 @@ DATED = "d DATE NOT NULL, dt DATETIME(3) NOT NULL, ts TIMESTAMP NOT NULL DEFAULT
 def measured(database: Database, tmp_path: Path) -> Iterator[tuple[Pipeline, Metrics]]:
     """A pipeline of `database` with the usual settings, not started yet, and its metrics."""
     metrics = Metrics()
-    settings = Settings(mysql_connection_string=database.url, duckdb_path=tmp_path / "measured.db")
+    settings = Settings(mysql_connection_string=SecretStr(database.url), duckdb_path=tmp_path / "measured.db")
     pipeline = Pipeline("default", settings, metrics.for_database("default"))
     yield pipeline, metrics
     pipeline.stop()

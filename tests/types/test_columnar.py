@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from cdc.sandbox.databases import Database
-from cdc.sandbox.servers import Flavor
+from cdc.sandbox.installation import Flavor
 from cdc.types import arrow_type
 from cdc.values.text import text_column
 from tests.types.cases import create, groups, insert

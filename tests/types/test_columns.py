@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cdc.sandbox.databases import Database, create_database
-from cdc.sandbox.servers import Flavor, Server
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import Server
 from tests.replica import Replica
 
 Rows = list[tuple[object, ...]]

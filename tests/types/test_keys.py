@@ -9,7 +9,7 @@ from decimal import Decimal
 from itertools import chain
 
 from cdc.sandbox.databases import Database
-from cdc.sandbox.servers import Flavor
+from cdc.sandbox.installation import Flavor
 from tests.replica import Replica
 from tests.types.cases import span_of
 

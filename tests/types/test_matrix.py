@@ -10,7 +10,8 @@ from itertools import pairwise
 import pytest
 
 from cdc.sandbox.databases import Database, create_database
-from cdc.sandbox.servers import Flavor, Server
+from cdc.sandbox.installation import Flavor
+from cdc.sandbox.servers import Server
 from tests.replica import Replica
 from tests.types.cases import GENERATED, Case, create, groups, insert
 

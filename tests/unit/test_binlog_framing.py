@@ -30,6 +30,7 @@ from cdc.source.batcher import Batch, Batcher
 from cdc.source.binlog import BinlogDump
 from cdc.source.ddl import SchemaChange
 from cdc.source.place import Place
+from cdc.source.rows import RowBuffer
 from cdc.source.stream import BinlogReader
 
 SID = "11111111-1111-1111-1111-111111111111"
@@ -200,7 +201,11 @@ class Reading:
     @property
     def ids(self) -> list[int]:
         """The ids of all rows that were handed on."""
-        return [i for b in self.batches for _, rows in b.buffers for i in rows.to_arrow(T)["c0"].to_pylist()]
+        found: list[int] = []
+        for _, rows in (buffered for batch in self.batches for buffered in batch.buffers):
+            assert isinstance(rows, RowBuffer)
+            found += rows.to_arrow(T)["c0"].to_pylist()
+        return found
 
 
 # Framing -----------------------------------------------------------------------------------------------
@@ -334,7 +339,7 @@ def test_no_position_behind_a_schema_change_is_handed_on_before_the_change_is_ca
     before: list[Position | None] = []
     done: Future[Position] = Future()
 
-    def on_change(_: SchemaChange, position: Position) -> None:
+    def on_change(_: list[SchemaChange], position: Position) -> None:
         before.extend(batch.position for batch in reading.batches)
         done.set_result(position)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -225,6 +226,11 @@ def test_with_a_fixed_limit_it_is_refused_whole_and_told(
     assert database.memory.bytes == SMALL
 
 
+def count_rows(cursor: duckdb.DuckDBPyConnection, name: str) -> int:
+    found: int = cursor.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0]
+    return found
+
+
 def test_a_commit_that_lacks_memory_is_settled_by_opening_the_file_again(
     write: Callable[[str], tuple[Writer, ReplicaDatabase]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,19 +244,19 @@ def test_a_commit_that_lacks_memory_is_settled_by_opening_the_file_again(
     failures = 0
     for number in range(200):
         table = Table("shop", f"u{number}", (Column("id", "int", "int"),), ("id",))
-        writer.submit(lambda cursor, of=table: create(cursor, of, of.name)).result()
+        writer.submit(partial(create, table=table, name=table.name)).result()
+        append = partial(append_rows, table=table, name=table.name, rows=rows)
         try:
-            writer.submit(lambda cursor, of=table: append_rows(cursor, of, of.name, rows)).result()
+            writer.submit(append).result()
         except ReplicaFatalError:
             failures += 1
-            count = f"SELECT count(*) FROM {table.name}"
-            found = writer.submit(lambda cursor, sql=count: cursor.execute(sql).fetchall()[0][0]).result()
+            found = writer.submit(partial(count_rows, name=table.name)).result()
             assert found in (0, 2_000)
             if found == 0:
-                writer.submit(lambda cursor, of=table: append_rows(cursor, of, of.name, rows)).result()
+                writer.submit(append).result()
             else:
                 with pytest.raises(ReplicaError, match="Duplicate key"):
-                    writer.submit(lambda cursor, of=table: append_rows(cursor, of, of.name, rows)).result()
+                    writer.submit(append).result()
         if failures == 3:
             break
     assert failures == 3

@@ -64,8 +64,10 @@ def logged() -> dict[str, tuple[set[str], set[str]]]:
                 continue
             where = f"{path}:{node.lineno}"
             assert len(node.args) == 1, f"{where}: an event and named fields, no more"
-            assert isinstance(node.args[0], ast.Constant), f"{where}: an event's name is a constant"
-            levels, fields = events[node.args[0].value]
+            [event] = node.args
+            assert isinstance(event, ast.Constant), f"{where}: an event's name is a constant"
+            assert isinstance(event.value, str), f"{where}: an event's name is text"
+            levels, fields = events[event.value]
             levels.add("error" if level == "exception" else level)
             given = {keyword.arg for keyword in node.keywords}
             assert None not in given, f"{where}: fields are named one by one"
@@ -104,7 +106,9 @@ def codes_of(tree: ast.Module) -> Iterator[str]:
     constants = {
         target.id: node.value.value
         for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
         for target in node.targets
         if isinstance(target, ast.Name)
     }
@@ -292,7 +296,7 @@ def test_prometheus_takes_its_configuration_and_the_rules_and_they_fire_when_the
 
 def test_prometheus_can_read_every_expression_of_the_dashboard(promtool: list[str], tmp_path: Path) -> None:
     chosen = {"$instance": ".*", "$database": ".*", "$__rate_interval": "1m", "$__range": "1h"}
-    written = []
+    written: list[dict[str, str]] = []
     for expression in expressions_of(dashboard()):
         for variable, value in chosen.items():
             expression = expression.replace(variable, value)
@@ -310,7 +314,7 @@ SECRETS = dict.fromkeys(
 def compose() -> Any:
     """The compose file as Docker Compose itself reads it."""
     command = program("sid", "docker-compose", "usr/libexec/docker/cli-plugins/docker-compose")
-    told = run(*command, "--file", DOCKER / "compose.yml", "config", "--format", "json", **SECRETS)
+    told = run(*command, "--file", DOCKER / "compose.yml", "config", "--format", "json", cwd=ROOT, **SECRETS)
     return json.loads(told)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.errors import BinlogError
-from cdc.source.rows import DELETE, INSERT, UPDATE, RowBuffer, RowLayout
+from cdc.source.rows import DELETE, INSERT, UPDATE, RowBuffer, RowLayout, Run
 from cdc.source.table_map import TableMap
 from cdc.values.binlog import FieldType, binlog_column
 
@@ -60,7 +60,7 @@ def read_back(buffer: RowBuffer) -> list[tuple[int, Image]]:
     rows: list[list[bytes | None]] = [[None] * buffer.layout.column_count for _ in range(len(buffer))]
     runs, cells = iter(buffer.runs), iter(buffer.cells)
     for part in buffer.layout.parts:
-        if hasattr(part, "columns"):
+        if isinstance(part, Run):
             for row, run in zip(rows, next(runs), strict=True):
                 for i, at, width in zip(part.columns, part.offsets, part.widths, strict=True):
                     row[i] = run[at : at + width]

@@ -211,7 +211,9 @@ def test_an_unexpected_failure_names_its_table(writer: Writer) -> None:
     """Whatever a library raises: one table's rows must not stop all others for ever."""
     told: Future[DucklingError] = Future()
     broken = batch(1, 2, at=100)
-    broken.buffers[0][1].nulls.pop()
+    [(_, rows)] = broken.buffers
+    assert isinstance(rows, RowBuffer)
+    rows.nulls.pop()
     writer.deliver(target(told.set_result), broken)
     assert told.result(WAIT).table == "t"
 
@@ -346,7 +348,7 @@ def test_a_writer_outlives_a_memory_limit_that_can_not_be_noted(
         monkeypatch.setattr("cdc.replica.write_session.state.remember", refuses)
         replica.memory.bytes += 1
         settle(writer)
-        wait_until(lambda kind=kind: kind in refused, "it was tried")
+        wait_until(lambda: kind in refused, "it was tried")  # noqa: B023
         wait_until(lambda: writer._queue.failed is None and not writer._busy, "the file is open")
         writer.deliver(target(), batch(len(refused), at=100 * len(refused)))
         settle(writer)
@@ -367,7 +369,7 @@ def test_a_file_that_a_query_keeps_from_being_closed_is_opened_again_when_it_end
         return value
 
     reader = replica.cursor()
-    reader.create_function("waits", waits, ["BIGINT"], "BIGINT")  # type: ignore[list-item]
+    reader.create_function("waits", waits, ["BIGINT"], "BIGINT")
     thread = threading.Thread(target=lambda: suppressed(reader))
     thread.start()
     assert began.wait(WAIT)
@@ -439,7 +441,10 @@ def transaction(cursor: duckdb.DuckDBPyConnection) -> int:
 
 
 def insert(i: int) -> Callable[[duckdb.DuckDBPyConnection], None]:
-    return lambda cursor: cursor.execute("INSERT INTO t VALUES (?)", [i]) and None
+    def job(cursor: duckdb.DuckDBPyConnection) -> None:
+        cursor.execute("INSERT INTO t VALUES (?)", [i])
+
+    return job
 
 
 def fail(_: duckdb.DuckDBPyConnection) -> None:

@@ -133,12 +133,14 @@ def test_cascades_that_reach_the_log_are_no_finding(mysql_server: Server) -> Non
     database.drop()
 
 
-def test_a_partial_revoke_takes_the_privilege_away(wrong_server: Server) -> None:
-    if wrong_server.flavor == "mariadb":  # has no partial revokes
-        with closing(pymysql.connect(host="127.0.0.1", port=wrong_server.port, user="root")) as root:
-            assert not server_facts(root).partial_revokes
-        return
-    database = create_database(wrong_server)
+def test_a_server_without_partial_revokes_is_known_as_one(mariadb_server: Server) -> None:
+    with closing(pymysql.connect(host="127.0.0.1", port=mariadb_server.port, user="root")) as root:
+        assert not server_facts(root).partial_revokes
+
+
+def test_a_partial_revoke_takes_the_privilege_away(server_factory: Callable[..., Server]) -> None:
+    server = server_factory("mysql", "--partial-revokes=ON")
+    database = create_database(server)
     database.execute(
         TABLE,
         "CREATE USER partly",
@@ -148,7 +150,7 @@ def test_a_partial_revoke_takes_the_privilege_away(wrong_server: Server) -> None
     finding = one(check(database, "partly"), "PRIVILEGE")
     assert (finding.subject, finding.table) == ("SELECT", None)
     assert f"`{database.name}`.*" in finding.fix
-    run_fix(wrong_server, finding)
+    run_fix(server, finding)
     assert "PRIVILEGE" not in {f.code for f in check(database, "partly")}
 
 

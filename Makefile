@@ -26,7 +26,7 @@ help:
 	@echo "make soak    load, schema changes, kills, cuts, comparisons (SOAK_MINUTES=60)"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make bench   the figures of speed and their peers, into docs/benchmarks.md"
-	@echo "make bench-quick  the same, small: does the harness work?"
+	@echo "make bench-quick  the same, small: does the harness work? (BENCH=--own-peers: nothing to install)"
 	@echo "make setup   the virtual environment alone"
 
 setup:

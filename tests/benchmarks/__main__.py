@@ -48,7 +48,7 @@ _SCENARIOS: dict[str, Scenario] = {
     "poll-large": watermark_scenarios.one_large_table,
     "overlap": watermark_scenarios.overlap,
     "freshness": lambda bench, part: scenarios.freshness(bench, max(20, 200 // part)),
-    "load": lambda bench, part: steady.under_load(bench, 3_000, max(20, 100 // part)),
+    "load": lambda bench, part: steady.under_load(bench, 3_000, max(5, 100 // part)),
     "validation": lambda bench, part: validation_scenarios.validate(bench, 5.0, 1_000_000 // part),
     "idle": lambda bench, part: steady.idle(bench, 20 / part),
     "batches": lambda bench, part: steady.batch_sizes(
@@ -56,11 +56,11 @@ _SCENARIOS: dict[str, Scenario] = {
     ),
     "scattered": lambda bench, part: steady.scattered(
         bench, [size // (part * part) for size in (1_000_000, 10_000_000)],
-        1_000_000 // (part * part), 5_000 // part, max(20, 100 // part),
+        1_000_000 // (part * part), 5_000 // part, max(5, 100 // part),
     ),
     "huge": lambda bench, part: steady.scattered(
         bench, [size // (part * part) for size in (1_000_000, 50_000_000)],
-        1_000_000 // (part * part), 5_000 // part, max(20, 100 // part),
+        1_000_000 // (part * part), 5_000 // part, max(5, 100 // part),
     ),
 }  # fmt: skip
 _NOT_UNASKED = {"huge"}
@@ -70,7 +70,7 @@ _NOT_UNASKED = {"huge"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measures what the arguments say."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description="The figures of speed.")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the sizes; writes no page")
+    parser.add_argument("--quick", action="store_true", help="a twentieth of the sizes; writes no page")
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each figure (3)")
     parser.add_argument("--only", nargs="+", choices=_SCENARIOS, help="some of them; writes no page")
     parser.add_argument("--server", choices=[str(f) for f in Flavor], default="mysql", help="the source")
@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         names = chosen.only or [name for name in _SCENARIOS if name not in _NOT_UNASKED]
         for at, name in enumerate(names):
             try:
-                figures += _SCENARIOS[name](bench, 10 if chosen.quick else 1)
+                figures += _SCENARIOS[name](bench, 20 if chosen.quick else 1)
             except Exception:  # noqa: BLE001 - the figures of the others are worth having; it is told, and the end is 1
                 console.print_exception()
                 failed.append(name)

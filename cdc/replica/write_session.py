@@ -22,10 +22,8 @@ Job = Callable[[duckdb.DuckDBPyConnection], Any]
 
 _LOOK_EVERY = 0.25
 """Seconds of work between two looks at DuckDB's memory: one takes 0.3 ms."""
-_RELIEF_LASTS = 60.0
-"""Seconds within which a second lack of memory is answered by a higher limit, not by another checkpoint."""
 _WORK_FOR_RELIEF = 4.0
-"""Where the limit can't grow: seconds of work for each second of checkpoints, at least."""
+"""Seconds of work for each second of checkpoints, at least: where memory lacks again sooner, the limit grows."""
 _REOPEN_SECONDS = 30.0
 """The longest pause between two attempts to open the file again."""
 
@@ -63,7 +61,7 @@ class WriteSession:
         self._noted_bytes = 0
         """The limit that stands in the file's bookkeeping, as far as we know."""
         self._looked_at = clock()
-        self._relieved_at = clock() - _RELIEF_LASTS
+        self._relieved_at = clock()
         self._relief_took = 0.0
 
     def open(self) -> None:
@@ -189,12 +187,10 @@ class WriteSession:
 
     def _gentle_relief(self) -> Iterator[bool]:
         """A checkpoint, and where the last one was of no lasting use, a higher limit."""
-        memory = self._database.memory
-        lasts = _RELIEF_LASTS if memory.can_grow else _WORK_FOR_RELIEF * self._relief_took
-        if self._clock() - self._relieved_at >= lasts:
+        if self._clock() - self._relieved_at >= _WORK_FOR_RELIEF * self._relief_took:
             self._relieve()
             yield True
-        while memory.grow():
+        while self._database.memory.grow():
             self._reopen_larger()
             yield True
 

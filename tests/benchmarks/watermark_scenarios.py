@@ -18,8 +18,8 @@ _STATEMENT_ROWS = 10_000
 _TABLES = 100
 _SPREADS = (1, 10, 100)
 """Numbers of tables in which the changed rows are."""
-_SYNCS = 3
-"""Incremental syncs behind each full one, of which the median counts: the first meets a cold file."""
+_SYNCS = 7
+"""Incremental syncs behind each full one, of which the median counts: the first ones meet a cold file."""
 _RATIO_GOAL = 650.0
 _POLL_GOAL = 40.0
 

@@ -52,7 +52,7 @@ _SCENARIOS: dict[str, Scenario] = {
     "validation": lambda bench, part: validation_scenarios.validate(bench, 5.0, 1_000_000 // part),
     "idle": lambda bench, part: steady.idle(bench, 20 / part),
     "batches": lambda bench, part: steady.batch_sizes(
-        bench, [500, 2_000, 10_000, 50_000, 200_000], 500_000 // part
+        bench, [500, 2_000, 10_000, 50_000, 200_000] if part == 1 else [2_000, 50_000], 500_000 // part
     ),
     "scattered": lambda bench, part: steady.scattered(
         bench, [size // (part * part) for size in (1_000_000, 10_000_000)],

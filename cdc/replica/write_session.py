@@ -22,7 +22,7 @@ Job = Callable[[duckdb.DuckDBPyConnection], Any]
 
 _LOOK_EVERY = 0.25
 """Seconds of work between two looks at DuckDB's memory: one takes 0.3 ms."""
-_WORK_FOR_RELIEF = 4.0
+_WORK_FOR_RELIEF = 2.0
 """Seconds of work for each second of checkpoints, at least: where memory lacks again sooner, the limit grows."""
 _REOPEN_SECONDS = 30.0
 """The longest pause between two attempts to open the file again."""

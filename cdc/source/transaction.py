@@ -14,14 +14,17 @@ Marks = list[tuple[Buffered, int]]
 
 @dataclass(slots=True)
 class WholeTransactions:
-    """Up to which place no transaction is handed on in parts, for all readers of one log: one undoes a part."""
+    """Up to which place, that one included, no transaction is handed on in parts, for all readers of one log.
+
+    Rows that came packed into one event, or are replayed, all stand at its end.
+    """
 
     until: Position | None = None
 
     def wanted(self, here: Position) -> bool:
         """Whether the transaction that is read `here` must be kept whole, however large it is."""
         until = self.until
-        return until is not None and here.server == until.server and not here.reached(until)
+        return until is not None and here.server == until.server and until.reached(here)
 
 
 class OpenTransaction:

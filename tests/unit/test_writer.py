@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
@@ -70,15 +71,21 @@ def replica(tmp_path: Path) -> Iterator[ReplicaDatabase]:
     database.close()
 
 
-@pytest.fixture
-def writer(replica: ReplicaDatabase) -> Iterator[Writer]:
-    made = Writer(
+def new_writer(replica: ReplicaDatabase, *, clock: Callable[[], float] = time.monotonic) -> Writer:
+    """A writer that makes no checkpoint for the size of its log, nor when idle. Not started."""
+    return Writer(
         replica,
         Metrics().for_database("default"),
         name="default",
         checkpoint_wal_bytes=1 << 30,
         checkpoint_idle=3600.0,
+        clock=clock,
     )
+
+
+@pytest.fixture
+def writer(replica: ReplicaDatabase) -> Iterator[Writer]:
+    made = new_writer(replica)
     made.start()
     yield made
     assert made.stop(10.0)
@@ -156,13 +163,7 @@ def test_discarding_a_target_rolls_its_open_parts_back_and_frees_the_writer(
 
 
 def test_stopping_rolls_back_an_open_part_and_completes_every_future(replica: ReplicaDatabase) -> None:
-    made = Writer(
-        replica,
-        Metrics().for_database("default"),
-        name="default",
-        checkpoint_wal_bytes=1 << 30,
-        checkpoint_idle=3600.0,
-    )
+    made = new_writer(replica)
     made.start()
     made.deliver(target(), batch(1))
     waiting = [made.settle() for _ in range(3)]
@@ -417,13 +418,7 @@ def test_a_log_that_a_start_had_to_replay_is_not_left_to_the_next_start(
     left = replica.wal_bytes
     replica.open()
     assert replica.wal_bytes == left > 1 << 10
-    again = Writer(
-        replica,
-        Metrics().for_database("default"),
-        name="default",
-        checkpoint_wal_bytes=1 << 30,
-        checkpoint_idle=3600.0,
-    )
+    again = new_writer(replica)
     again.start()
     again.deliver(target(), batch(30, at=30))
     again.submit(lambda _: None).result(WAIT)
@@ -517,14 +512,7 @@ def test_a_note_within_a_transaction_in_parts_waits_for_its_end(
 
 
 def test_stopping_writes_the_notes(replica: ReplicaDatabase) -> None:
-    made = Writer(
-        replica,
-        Metrics().for_database("default"),
-        name="default",
-        checkpoint_wal_bytes=1 << 30,
-        checkpoint_idle=3600.0,
-        clock=lambda: 0.0,  # no note is ever due
-    )
+    made = new_writer(replica, clock=lambda: 0.0)  # no note is ever due
     made.start()
     note = made.note(insert(1))
     assert made.stop(10.0)
@@ -586,13 +574,7 @@ def test_a_note_outlasts_a_job_for_which_the_file_is_opened_again(
 def test_discarding_a_target_beside_a_writer_that_dies_does_not_wait_for_ever(
     replica: ReplicaDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = Writer(
-        replica,
-        Metrics().for_database("default"),
-        name="default",
-        checkpoint_wal_bytes=1 << 30,
-        checkpoint_idle=3600.0,
-    )
+    made = new_writer(replica)
     ending, go_on = threading.Event(), threading.Event()
     close = made._session.close
 

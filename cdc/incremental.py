@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pymysql
+
 from cdc.backoff import Backoff
 from cdc.engine import Engine
 from cdc.errors import DucklingError
@@ -30,14 +32,13 @@ class LogEnd:
 
     def position(self) -> Position:
         """Everything that is committed by now lies before it. Raises SourceError."""
-        try:
-            if self._session.open() or self._facts is None:
-                self._facts = server_facts(self._session.connection)
-            facts = self._facts
-            file, offset, gtid = binlog_end(self._session.connection, facts)
-        except BaseException:
-            self._session.close()  # whatever state it is in
-            raise
+        return self._session.ask(self._position)
+
+    def _position(self, connection: pymysql.Connection, new: bool) -> Position:
+        if new or self._facts is None:
+            self._facts = server_facts(connection)
+        facts = self._facts
+        file, offset, gtid = binlog_end(connection, facts)
         return Position(facts.flavor, facts.server_uuid, file, offset, gtid)
 
     def close(self) -> None:

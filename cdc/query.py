@@ -16,7 +16,6 @@ from cdc.errors import (
     DucklingError,
     QueryError,
     QueryTimeoutError,
-    ReplicaError,
     ReplicaFatalError,
     ResultTooLargeError,
     StoppedError,
@@ -86,7 +85,6 @@ def reading_statement(
     """
     with _translated(), _deadline(cursor, timeout_ms) as timed_out:
         try:
-            _check_closed_to_files(cursor)
             cursor.execute(f"SET search_path = '{SEARCH_PATH}'")
             checked = check_read_only(cursor, sql)
             with _read_only_transaction(cursor):
@@ -214,15 +212,6 @@ def _columns(types: Sequence[tuple[str, str]]) -> tuple[ResultColumn, ...]:
         taken.add(unique)
         columns.append(ResultColumn(unique, type_name))
     return tuple(columns)
-
-
-def _check_closed_to_files(cursor: duckdb.DuckDBPyConnection) -> None:
-    row = cursor.execute("SELECT current_setting('enable_external_access')").fetchone()
-    if row is None or row[0]:
-        raise ReplicaError(
-            "queries are off: the DuckDB file is open with access to other files",
-            hint="open it with enable_external_access=false",
-        )
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
+from typing import TypeVar
 
 import duckdb
 import structlog
@@ -17,7 +18,11 @@ from cdc.status import SyncResult, TableResult
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 _Job = Callable[[duckdb.DuckDBPyConnection], None]
+
+_READ_PATIENCE = 0.5
+"""Seconds that a look at the log waits for what is being written to it: the writer may be at something long."""
 
 
 class RunRecorder:
@@ -25,16 +30,25 @@ class RunRecorder:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._beginnings: dict[str, Future[None]] = {}
+        """Of the runs under way, by id."""
+        self._latest: Future[None] | None = None
+        """What was written last."""
 
     def begin(self, run: Run) -> None:
         """The run was asked for, or begins by itself."""
-        self._record(self._engine.writer.note, lambda cursor: run_log.begin(cursor, run))
+        noted = self._record(self._engine.writer.note, lambda cursor: run_log.begin(cursor, run))
+        if noted is not None:
+            self._beginnings[run.id] = noted
 
     def end(self, run: Run, result: SyncResult | None, error: DucklingError | None) -> Future[None] | None:
         """The run has ended with `result` or `error`. Returns what is done once that is in the log, or can't be;
         None where the writer takes nothing any more."""
         status = "success" if error is None else "cancelled" if isinstance(error, StoppedError) else "error"
         self._engine.metrics.sync_ended(run.kind, status, time.monotonic() - run.started)
+        noted = self._beginnings.pop(run.id, None)
+        if noted is not None:
+            self._engine.writer.withdraw(noted)  # where it still waits: the end says all of it
 
         def job(cursor: duckdb.DuckDBPyConnection) -> None:
             run_log.end(
@@ -46,13 +60,16 @@ class RunRecorder:
                 duration_ms=result.duration_ms if result is not None else 0,
                 error=error.message if error is not None else None,
                 error_code=error.code if error is not None else None,
+                begun=noted is not None and noted.done() and noted.exception() is None,
             )
 
         return self.write(job)
 
     def write(self, job: _Job) -> Future[None] | None:
         """Has `job` write to the log of runs, in a transaction of its own. Returns as `end` does."""
-        return self._record(self._engine.writer.submit, job)
+        future = self._record(self._engine.writer.submit, job)
+        self._latest = future or self._latest
+        return future
 
     def _record(self, submit: Callable[[_Job], Future[None]], job: _Job) -> Future[None] | None:
         try:
@@ -62,6 +79,13 @@ class RunRecorder:
             return None
         future.add_done_callback(self._recorded)
         return future
+
+    def read(self, question: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """What `question` finds in the log of runs: all that has ended is in there, unless the writer is busy."""
+        latest = self._latest
+        if latest is not None:
+            wait([latest], timeout=_READ_PATIENCE)
+        return self._engine.replica.read(question)
 
     def _recorded(self, future: Future[None]) -> None:
         failure = future.exception()

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 from cdc.errors import DucklingError, RunCancelledError, StoppedError
@@ -23,6 +24,7 @@ class Run:
     def __init__(self, kind: RunKind, tables: tuple[str, ...] = (), *, automatic: bool = False) -> None:
         self.id = uuid.uuid4().hex[:12]
         self.started = time.monotonic()
+        self.asked_at = datetime.now(UTC)
         self.kind: RunKind = kind
         self.tables = tables
         """Names of the tables wanted; empty for all."""

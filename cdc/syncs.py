@@ -192,7 +192,8 @@ class Syncs:
         if self.stream_wanted and self._must_look(due):
             self.fallback.look()
         self.fallback.note_mode(stream_wanted=self.stream_wanted)
-        position = self._engine.position()
+        # The file is asked only where the stream, which has one, does not run: each sync wakes this thread.
+        has_position = self.stream.running or self._engine.position() is not None
         queue = self.queue
         with queue.changed:
             if queue.being_cleared:
@@ -206,11 +207,11 @@ class Syncs:
                     queue.changed.wait(timeout=1.0)
                     return None
                 return queue.begin_due(Run("incremental", automatic=True))
-            if self.stream_wanted and position is not None and self._may_stream():
+            if self.stream_wanted and has_position and self._may_stream():
                 self.stream.start()
-            if position is None and queue.due.fill_empty and self.stream_wanted:
+            if not has_position and queue.due.fill_empty and self.stream_wanted:
                 return queue.begin_due(Run("full", automatic=True))
-            if queue.due and self.stream.running and position is not None:
+            if queue.due and self.stream.running and has_position:
                 return queue.begin_due(Run("table", queue.due.tables, automatic=True))
             queue.changed.wait(timeout=1.0)
             return None

@@ -64,10 +64,35 @@ def _now() -> datetime:
 
 def begin(cursor: duckdb.DuckDBPyConnection, run: Run) -> None:
     """The run was asked for."""
+    _insert(cursor, run, "running")
+
+
+def _insert(
+    cursor: duckdb.DuckDBPyConnection,
+    run: Run,
+    status: str,
+    records: int = 0,
+    duration_ms: int = 0,
+    error: str | None = None,
+    error_code: str | None = None,
+    ended_at: datetime | None = None,
+) -> None:
     cursor.execute(
         "INSERT INTO _duckling.runs (run_id, kind, tables, automatic, status, records_processed,"
-        " duration_ms, started_at) VALUES (?, ?, ?, ?, 'running', 0, 0, ?)",
-        [run.id, run.kind, list(run.tables), run.automatic, _now()],
+        " duration_ms, error, error_code, started_at, ended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            run.id,
+            run.kind,
+            list(run.tables),
+            run.automatic,
+            status,
+            records,
+            duration_ms,
+            error,
+            error_code,
+            run.asked_at.astimezone(UTC).replace(tzinfo=None),
+            ended_at,
+        ],
     )
 
 
@@ -81,15 +106,22 @@ def end(
     duration_ms: int = 0,
     error: str | None = None,
     error_code: str | None = None,
+    begun: bool = True,
 ) -> None:
-    """The run has ended: one row of the log for each table, one for the whole where no table has one."""
+    """The run has ended: one row of the log for each table, one for the whole where no table has one.
+
+    `begun` is whether `begin` was called for it: one row is written in a third of the time of a row changed.
+    """
     results = tuple(results)
     total = sum(result.records for result in results) if records is None else records
-    cursor.execute(
-        "UPDATE _duckling.runs SET status = ?, records_processed = ?, duration_ms = ?, error = ?,"
-        " error_code = ?, ended_at = ? WHERE run_id = ?",
-        [status, total, duration_ms, error, error_code, _now(), run.id],
-    )
+    if begun:
+        cursor.execute(
+            "UPDATE _duckling.runs SET status = ?, records_processed = ?, duration_ms = ?, error = ?,"
+            " error_code = ?, ended_at = ? WHERE run_id = ?",
+            [status, total, duration_ms, error, error_code, _now(), run.id],
+        )
+    else:
+        _insert(cursor, run, status, total, duration_ms, error, error_code, _now())
     entries: list[_Entry] = [
         (each.table, each.sync_type, each.records, each.duration_ms, each.status, each.error)
         for each in results
@@ -170,12 +202,19 @@ def _record(row: tuple[Any, ...]) -> RunRecord:
 
 
 def _log(cursor: duckdb.DuckDBPyConnection, run_id: str, entries: Sequence[_Entry]) -> None:
-    columns = [list(column) for column in zip(*entries, strict=True)]
+    if len(entries) == 1:  # of most runs, in half of the time
+        values = "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        given: list[Any] = [run_id, *entries[0], _now()]
+    else:
+        values = (
+            "SELECT ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::BIGINT[]), unnest(?::BIGINT[]),"
+            " unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), ?"
+        )
+        given = [run_id, *(list(column) for column in zip(*entries, strict=True)), _now()]
     ids = cursor.execute(
         "INSERT INTO _duckling.sync_log (run_id, table_name, sync_type, records_processed, duration_ms,"
-        " status, error, created_at) SELECT ?, unnest(?::VARCHAR[]), unnest(?::VARCHAR[]),"
-        " unnest(?::BIGINT[]), unnest(?::BIGINT[]), unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), ? RETURNING id",
-        [run_id, *columns, _now()],
+        f" status, error, created_at) {values} RETURNING id",
+        given,
     ).fetchall()
     newest = max(ids)[0]
     if newest % _PRUNED_EVERY < len(entries):

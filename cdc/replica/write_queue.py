@@ -105,6 +105,15 @@ class WriteQueue:
             self.changed.notify_all()
         return note.task.future
 
+    def withdraw(self, future: Future[Any]) -> bool:
+        """Forgets the note of `future`, which is never done then; whether it was still waiting."""
+        with self.changed:
+            for at, note in enumerate(self._notes):
+                if note.task.future is future:
+                    del self._notes[at]
+                    return True
+        return False
+
     def deliver(self, target: BatchTarget, batch: Batch) -> None:
         """Queues a batch; blocks while the target has enough waiting. Raises the target's error, if any."""
         with self.changed:

@@ -113,6 +113,10 @@ class Writer:
         """Runs `job` in the transaction of the next job, or soon in one of its own."""
         return self._queue.add_note(job)
 
+    def withdraw(self, note: Future[T]) -> bool:
+        """Forgets a note that has not begun, since another job says all that it does; whether it could."""
+        return self._queue.withdraw(note)
+
     def settle(self) -> Future[None]:
         """Done when the writer is through with all batches and jobs that it has been given so far."""
         return self._queue.add(None)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import pymysql
 
 from cdc.errors import SourceUnavailableError
 from cdc.source.connection import SourceEndpoint, cut
 
+T = TypeVar("T")
 _PING_TIMEOUT = 5.0
 """Seconds: a network may have forgotten an idle session without a word."""
 
@@ -36,6 +38,27 @@ class KeptSession:
                 return False
         self._connection = self._endpoint.connect(purpose=self._purpose, read_timeout=self._read_timeout)
         return True
+
+    def ask(self, question: Callable[[Any, bool], T]) -> T:
+        """The answer of `question(connection, new)`, which changes nothing; asked again on a new session where the
+        one of last time turns out to be lost. Saves the ping of `open`. Raises SourceError.
+        """
+        kept = self._connection is not None
+        if kept:
+            self._connection._read_timeout = _PING_TIMEOUT
+            try:
+                return question(self._connection, False)
+            except SourceUnavailableError:
+                self.close()
+            except BaseException:
+                self.close()  # whatever state it is in
+                raise
+        self.open()
+        try:
+            return question(self._connection, True)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Ends the session."""

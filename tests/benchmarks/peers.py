@@ -96,8 +96,9 @@ def copy(url: str, folder: str, memory_limit: str) -> float:
 def follow(url: str, mariadb: bool, here: Stretch, path: str, moments: Any) -> None:
     """Applies each row to a DuckDB table as it comes, and puts its id and the moment of its commit.
 
-    The row of id 0 ends it.
+    A row whose id is 0 or less ends it.
     """
+    Path(path).unlink(missing_ok=True)
     with (
         duckdb.connect(path) as replica,
         closing(
@@ -117,7 +118,7 @@ def follow(url: str, mariadb: bool, here: Stretch, path: str, moments: Any) -> N
         for event in reader:
             for row in event.rows:
                 values = row["values"]
-                if values["id"] == 0:
+                if values["id"] <= 0:
                     return
                 replica.execute(
                     f"INSERT OR REPLACE INTO t VALUES ({', '.join('?' * len(COLUMNS))})",
@@ -151,7 +152,7 @@ class Follower:
                 return float(moment)
 
     def join(self) -> None:
-        """Waits for its end, which the row of id 0 brings; after ten seconds it is ended."""
+        """Waits for its end, which a row of id 0 or less brings; after ten seconds it is ended."""
         self._process.join(10)
         if self._process.is_alive():
             self._process.kill()
@@ -159,7 +160,7 @@ class Follower:
 
 @contextmanager
 def following(database: Database, folder: Path, end: Callable[[], object]) -> Iterator[Follower]:
-    """A peer that follows the binary log from now on; `end` must insert the row of id 0."""
+    """A peer that follows the binary log from now on; `end` must insert a row of id 0 or less."""
     follower = Follower(database, folder)
     try:
         yield follower

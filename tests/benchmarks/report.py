@@ -30,10 +30,11 @@ into Python rows; it writes nothing.
 - **Copy**: `POST /sync/full` into a new file until it answers: catalogue, snapshot, rows into a staging table \
 with its primary key, joining the binary log, the swap. The peer is a plain script: PyMySQL's SSCursor, 50,000 \
 rows at a time as Arrow, `INSERT … FROM` Arrow into a table with the same key; no snapshot position, no stream.
-- **Freshness**: single inserts on an idle source, from the source's answer to the INSERT until `POST /query` on \
-the copy shows the row; it is asked again as soon as it has answered, so one query's time is in the figure. The \
-peer is a plain script: python-mysql-replication, one `INSERT OR REPLACE` into DuckDB for each row; its time ends \
-with its commit, so it pays for no query and no HTTP, saves no position and serves nobody.
+- **Freshness**: single inserts on an idle source, service and peer one after the other, from the source's answer \
+to the INSERT until `POST /query` on the copy shows the row; it is asked again as soon as it has \
+answered, so one query's time is in the figure. The peer is a plain script: python-mysql-replication, one \
+`INSERT OR REPLACE` into DuckDB for each row; its time ends with its commit, so it pays for no query and no HTTP, \
+saves no position and serves nobody.
 - **Peak memory**: VmHWM of the service's process at the end of the work, and of the peer's process.
 - **rivet**, **dlt** and **DuckDB's mysql extension** are other people's programs at the same work on the same \
 rows, each in a virtual environment of its own, their start included. rivet writes Parquet files and merges \

@@ -6,12 +6,14 @@ the source does nothing else, and neither do we: the request that waits for the 
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from cdc.errors import ReplicaError
@@ -26,6 +28,8 @@ from tests.benchmarks.memory import peak_megabytes
 
 MEMORY_GOAL = 350.0
 _COPY_WAIT = 60.0
+_PAUSE = 0.05
+"""Seconds between two single inserts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,30 +233,44 @@ def freshness(bench: Bench, samples: int) -> list[Figure]:
             )
             return time.perf_counter()
 
+        def seen(number: int) -> float:
+            committed = insert(number)
+            sql = f"SELECT count(*) AS rows FROM {TABLE} WHERE id = {number}"
+            while not int(service.query(sql, client=client)[0]["rows"]):
+                if time.perf_counter() - committed > 10:
+                    raise TimeoutError("the copy did not show the row within ten seconds")
+            return (time.perf_counter() - committed) * 1000
+
         service.start()
         wait_for_copy(service)
-        number = 0
-        bench.say(f"freshness: {samples} single inserts, 50 ms apart")
-        with peers.following(database, bench.folder / database.name, lambda: insert(0)) as follower:
-            for _ in range(bench.repeat):
-                ours, theirs = [], []
-                for _ in range(samples):
-                    time.sleep(0.05)
-                    number += 1
+        numbers = itertools.count(1)
+        bench.say(f"freshness: {samples} single inserts, {_PAUSE * 1000:.0f} ms apart")
+        for run in range(bench.repeat):
+            ours = [seen(number) for number in _paced(numbers, samples)]
+            # One after the other: on two cores both would be measured at the same work in the same moment.
+            service.post("/cdc/stop")
+            end = partial(insert, -run)
+            with peers.following(database, bench.folder / database.name, end) as follower:
+                theirs = []
+                for number in _paced(numbers, samples):
                     committed = insert(number)
-                    sql = f"SELECT count(*) AS rows FROM {TABLE} WHERE id = {number}"
-                    while not int(service.query(sql, client=client)[0]["rows"]):
-                        if time.perf_counter() - committed > 10:
-                            raise TimeoutError("the copy did not show the row within ten seconds")
-                    ours.append((time.perf_counter() - committed) * 1000)
                     theirs.append((follower.committed(number) - committed) * 1000)
-                bench.samples["freshness"].extend(ours)
-                for figure, percent in zip(figures, (50, 95), strict=True):
-                    figure.runs.append(percentile(sorted(ours), percent))
-                    figure.peer_runs.append(percentile(sorted(theirs), percent))
-                bench.say(
-                    f"  p50 {figures[0].runs[-1]:.1f} ms, p95 {figures[1].runs[-1]:.1f} ms;"
-                    f" the peer {figures[0].peer_runs[-1]:.1f} and {figures[1].peer_runs[-1]:.1f}"
-                )
+            service.post("/cdc/start")
+            wait_for_source(service)
+            bench.samples["freshness"].extend(ours)
+            for figure, percent in zip(figures, (50, 95), strict=True):
+                figure.runs.append(percentile(sorted(ours), percent))
+                figure.peer_runs.append(percentile(sorted(theirs), percent))
+            bench.say(
+                f"  p50 {figures[0].runs[-1]:.1f} ms, p95 {figures[1].runs[-1]:.1f} ms;"
+                f" the peer {figures[0].peer_runs[-1]:.1f} and {figures[1].peer_runs[-1]:.1f}"
+            )
         service.stop()
     return figures
+
+
+def _paced(numbers: Iterator[int], count: int) -> Iterator[int]:
+    """The next `count` numbers, each `_PAUSE` behind the caller's work with the one before."""
+    for number in itertools.islice(numbers, count):
+        time.sleep(_PAUSE)
+        yield number

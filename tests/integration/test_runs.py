@@ -144,6 +144,35 @@ def test_an_incremental_run_that_waits_can_be_cancelled(database: Database, repl
     assert replica.assert_equal() == 6
 
 
+def test_who_was_told_of_an_incremental_syncs_end_finds_it_in_the_log(
+    database: Database, replica: Replica
+) -> None:
+    """It is written behind the answer; a look at the log waits for that."""
+    database.execute(*ROWS)
+    replica.start()
+    for number in range(20):
+        database.execute(f"INSERT INTO pairs VALUES ({number}, 0)")
+        run = replica.pipeline.start_incremental_sync()
+        run.wait(60)
+        newest = replica.pipeline.recent_runs(1)[0]
+        assert (newest.id, newest.status, newest.ended_at is not None) == (run.id, "success", True)
+        assert replica.pipeline.sync_log(1)[0].table is None
+
+
+def test_the_session_that_is_kept_for_incremental_syncs_may_be_lost(
+    database: Database, replica: Replica
+) -> None:
+    database.execute(*ROWS)
+    replica.start()
+    replica.catch_up()
+    kept = replica.pipeline._syncs._log_end._session
+    before = kept.connection.thread_id()
+    database.execute(f"KILL {before}", "INSERT INTO numbers VALUES (4, 'four')")
+    replica.catch_up()
+    assert kept.connection.thread_id() != before
+    assert replica.assert_equal() == 6
+
+
 def test_a_run_that_fails_is_recorded_with_its_code(database: Database, replica: Replica) -> None:
     database.execute(*ROWS)
     replica.start()

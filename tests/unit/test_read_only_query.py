@@ -10,10 +10,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from cdc.errors import DucklingError, QueryError, QueryTimeoutError, ReplicaError, StoppedError
+from cdc.errors import DucklingError, QueryError, QueryTimeoutError, StoppedError
 from cdc.json_values import iso_duration
 from cdc.query import QueryResult, run_query
 from cdc.read_only import MAX_SQL, READ_ONLY
+from cdc.replica.database import ReplicaDatabase
 
 OUTSIDE = "outside.csv"
 
@@ -194,9 +195,21 @@ def test_tables_registered_by_the_writer_are_not_seen(database: duckdb.DuckDBPyC
         run(database, "SELECT * FROM batch")
 
 
-def test_a_database_with_access_to_files_runs_no_query() -> None:
-    with duckdb.connect() as database, pytest.raises(ReplicaError, match="access to other files"):
-        run(database, "SELECT 1")
+def test_the_file_is_opened_without_access_to_others_for_good(tmp_path: Path) -> None:
+    """What `run_query` takes for granted: no cursor of the replica's, the writer's neither, reaches another file."""
+    (tmp_path / OUTSIDE).write_text("secret\n1\n")
+    replica = ReplicaDatabase(tmp_path / "replica.db", memory_limit="100MB")
+    replica.open()
+    try:
+        for _ in range(2):
+            with replica.cursor() as cursor:
+                with pytest.raises(duckdb.PermissionException):
+                    cursor.execute(f"SELECT * FROM read_csv('{tmp_path / OUTSIDE}')")
+                for change in ("SET enable_external_access = true", "SET lock_configuration = false"):
+                    with pytest.raises(duckdb.Error):
+                        cursor.execute(change)
+    finally:
+        replica.close()
 
 
 @pytest.mark.parametrize(

@@ -44,3 +44,22 @@ def test_a_run_over_thousands_of_tables_is_one_statement_of_the_log() -> None:
         assert list(found[1]) == results
         assert (found[0].error, found[0].error_code) == ("three thousand failed", "X")
         assert len(run_log.read_log(cursor, 10_000)) == 3_001
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_the_record_of_an_end_is_whole_with_and_without_that_of_the_beginning(begun: bool) -> None:
+    with duckdb.connect() as cursor:
+        cursor.execute("CREATE SCHEMA _duckling")
+        cursor.execute(run_log.CREATE)
+        run = Run("table", ("a", "b"), automatic=True)
+        if begun:
+            run_log.begin(cursor, run)
+        run_log.end(cursor, run, "error", records=3, duration_ms=4, error="lost", error_code="X", begun=begun)
+        [found] = run_log.latest(cursor, 10)
+        assert found.ended_at is not None
+        assert found == run_log.RunRecord(
+            run.id, "table", ("a", "b"), True, "error", 3, 4, "lost", "X", run.asked_at, found.ended_at
+        )
+        assert run_log.interrupt(cursor) == 0
+        [entry] = run_log.read_log(cursor, 10)
+        assert (entry.table, entry.status, entry.records, entry.error) == (None, "error", 3, "lost")

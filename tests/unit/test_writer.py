@@ -511,6 +511,17 @@ def test_a_note_within_a_transaction_in_parts_waits_for_its_end(
     assert (ids(replica), saved(writer)) == ([1, 2, 3, 5], 100)
 
 
+def test_a_note_that_is_withdrawn_in_time_is_not_written(writer: Writer, replica: ReplicaDatabase) -> None:
+    let_go = held(writer)
+    note, other = writer.note(insert(1)), writer.note(insert(2))
+    assert writer.withdraw(note)
+    assert not writer.withdraw(note)
+    let_go()
+    other.result(WAIT)
+    assert not writer.withdraw(other)
+    assert (ids(replica), note.done()) == ([2], False)
+
+
 def test_stopping_writes_the_notes(replica: ReplicaDatabase) -> None:
     made = new_writer(replica, clock=lambda: 0.0)  # no note is ever due
     made.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import structlog
 
 from api.app import STOP_SECONDS, create_app
@@ -22,6 +23,8 @@ def serve(settings: Settings) -> None:
     a port in use, an unusable or locked DuckDB file, and a source that can't be reached or replicated. Where
     there are databases that were added over HTTP, one that fails keeps neither the others nor the service.
     """
+    # Arrow's own pool keeps what batches give back: 20 MB at no gain in speed.
+    pa.set_memory_pool(pa.system_memory_pool())
     file = DatabasesFile(settings.databases_path)
     stored = file.load()
     settings.check_serving(other_databases=bool(stored))

@@ -6,19 +6,22 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
-import httpx
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from cdc.cli.output import AsJson, print_json, print_table
 from cdc.cli.validation import print_validation
 from cdc.config import load_settings
 from cdc.errors import ConfigError, DucklingError
+
+if TYPE_CHECKING:
+    import httpx
+    from rich.progress import TaskID
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="Settings file instead of duckling.toml.")]
 Url = Annotated[str | None, typer.Option("--url", help="The service's address instead of HOST and PORT.")]
@@ -171,6 +174,8 @@ def clear(
 
 @contextmanager
 def _service(url: str | None, config: Path | None, db: str | None = None) -> Iterator[httpx.Client]:
+    import httpx  # here: `serve` shares this module, and would start a tenth of a second later
+
     settings = load_settings(config)
     host = _EVERY_ADDRESS.get(settings.host, settings.host)
     base = url or f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
@@ -229,13 +234,15 @@ def _answer(response: httpx.Response) -> dict[str, Any]:
         )
     if response.is_success:
         return body
-    if response.status_code == httpx.codes.UNAUTHORIZED:
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
         raise ServiceError(str(body.get("error")), hint="set DUCKLING_API_KEY to the service's key")
     raise _problem(body)
 
 
 def _follow(service: httpx.Client, location: str, *, quiet: bool) -> dict[str, Any]:
     """The run at `location` once it is done; meanwhile a bar a table, on a terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     bars = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -96,6 +96,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         running(Flavor(chosen.server), *_SERVER_OPTIONS) as server,
         PrivateFolder("bench") as folder,
     ):
+        # Service and peers start as installed programs do, from bytecode.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder.path / "bytecode")
         source = f"{server.flavor} {server.version}"
         console.print(f"{source}; load average {load:.1f}", highlight=False)
         bench = Bench(

@@ -145,9 +145,10 @@ def test_an_incremental_run_that_waits_can_be_cancelled(database: Database, repl
 
 
 def test_who_was_told_of_an_incremental_syncs_end_finds_it_in_the_log(
-    database: Database, replica: Replica
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is written behind the answer; a look at the log waits for that."""
+    monkeypatch.setattr("cdc.run_recorder._READ_PATIENCE", 60.0)
     database.execute(*ROWS)
     replica.start()
     for number in range(20):

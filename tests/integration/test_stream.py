@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 import pytest
 
-from cdc.errors import DucklingError, ReplicaError, RunCancelledError
-from cdc.incremental import LogEnd
-from cdc.position import Position
-from cdc.replica.target import BatchTarget
-from cdc.replica.write_session import WriteSession
-from cdc.replica.writer import Writer
-from cdc.runs import Run
 from cdc.sandbox import shop
 from cdc.sandbox.databases import Database, create_database
 from cdc.sandbox.load import Load
-from cdc.source.batcher import Batch
-from cdc.source.meetings import Meeting
-from cdc.source.stream import BinlogReader
 from cdc.status import TableState
-from cdc.stream_loop import StreamLoop
-from tests.replica import Replica, dump_threads
-from tests.waiting import SECONDS, wait_until
+from tests.replica import Replica
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -273,124 +260,6 @@ def test_rows_larger_than_a_packet_of_the_protocol_arrive_whole(database: Databa
     assert replica.assert_equal() == 2
     assert replica.value("SELECT octet_length(a) FROM files WHERE id = 2") == 9_600_001
     database.execute("FLUSH BINARY LOGS")
-
-
-def test_an_incremental_sync_returns_when_what_was_committed_before_is_applied(
-    database: Database, replica: Replica
-) -> None:
-    database.execute("CREATE TABLE ticks (id INT PRIMARY KEY)")
-    replica.start()
-    for tick in range(20):
-        database.execute(f"INSERT INTO ticks VALUES ({tick})")
-        replica.catch_up()
-        assert replica.value("SELECT max(id) FROM ticks") == tick
-
-
-def test_an_incremental_sync_does_not_take_a_refused_batch_for_applied(
-    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The reader may not have heard of the refusal when the sync looks whether the stream is up."""
-    database.execute("CREATE TABLE ticks (id INT PRIMARY KEY)")
-    replica.start()
-    apply, position, fail, meet = Writer._apply, LogEnd.position, BinlogReader.fail, StreamLoop.meet
-    met = threading.Event()
-    refused: list[Batch] = []
-    asked: list[LogEnd] = []
-    failures: list[Callable[[], None]] = []
-
-    def refuse_one(writer: Writer, target: BatchTarget, batch: Batch, replace: bool) -> None:
-        if batch.rows and not refused:
-            refused.append(batch)
-            met.wait(SECONDS)
-            raise ReplicaError("the disk is full", hint="make room")
-        apply(writer, target, batch, replace)
-
-    def watched(stream: StreamLoop, target: Position | None, *, hold: bool = False) -> Meeting:
-        meeting = meet(stream, target, hold=hold)
-        meeting.reached.add_done_callback(lambda _: met.set())
-        return meeting
-
-    def heard_of_it_late(log_end: LogEnd) -> Position:
-        asked.append(log_end)
-        if len(asked) > 1:
-            for failure in failures:
-                failure()
-        return position(log_end)
-
-    monkeypatch.setattr(Writer, "_apply", refuse_one)
-    monkeypatch.setattr(StreamLoop, "meet", watched)
-    monkeypatch.setattr(LogEnd, "position", heard_of_it_late)
-    monkeypatch.setattr(BinlogReader, "fail", lambda *args: failures.append(lambda: fail(*args)))
-    database.execute("INSERT INTO ticks VALUES (1)")
-    with suppress(ReplicaError):  # it may say so, or wait until the batch has come again
-        replica.catch_up()
-        assert replica.value("SELECT count(*) FROM ticks") == 1
-    assert len(asked) > 1
-    replica.settle()
-    replica.assert_equal()
-
-
-def test_an_incremental_sync_can_be_cancelled_while_the_stream_waits_for_the_writer(
-    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The stream has lost its connection, and can't end before the writer is through with what it has in hand."""
-    database.execute("CREATE TABLE ticks (id INT PRIMARY KEY)")
-    replica.start()
-    replica.catch_up()
-    go_on = threading.Event()
-    position, pause = LogEnd.position, Run.pause
-    asked: list[LogEnd] = []
-    paused: list[float] = []
-
-    def count(log_end: LogEnd) -> Position:
-        asked.append(log_end)
-        return position(log_end)
-
-    def cancelled_at_the_third(run: Run, seconds: float) -> None:
-        paused.append(seconds)
-        if len(paused) == 3:
-            run.cancel()
-        pause(run, seconds)
-
-    monkeypatch.setattr(LogEnd, "position", count)
-    monkeypatch.setattr(Run, "pause", cancelled_at_the_third)
-    replica.pipeline._engine.writer.submit(lambda _: go_on.wait(SECONDS))
-    try:
-        for dump in dump_threads(database.server):
-            database.execute(f"KILL {dump}")
-        wait_until(lambda: not replica.pipeline._stream.reader or not _meets(replica), "the reader has ended")
-        with pytest.raises(RunCancelledError):
-            replica.catch_up()
-    finally:
-        go_on.set()
-    assert len(paused) == 3
-    assert len(asked) <= 3
-
-
-def _meets(replica: Replica) -> bool:
-    try:
-        replica.pipeline._stream.meet(None).reached.result(SECONDS)
-    except DucklingError:
-        return False
-    return True
-
-
-def test_an_incremental_sync_with_nothing_new_writes_nothing_but_its_record(
-    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    database.execute("CREATE TABLE ticks (id INT PRIMARY KEY)", "INSERT INTO ticks VALUES (1)")
-    replica.start()
-    replica.catch_up()
-    commit = WriteSession.commit
-    commits: list[WriteSession] = []
-
-    def counted(session: WriteSession) -> None:
-        commits.append(session)
-        commit(session)
-
-    monkeypatch.setattr(WriteSession, "commit", counted)
-    replica.catch_up()
-    assert len(commits) == 1
 
 
 def test_the_stream_goes_on_over_the_end_of_a_log_file(small_shop: Database, replica: Replica) -> None:

@@ -24,7 +24,7 @@ from cdc.source.table_map import read_table_map
 from cdc.source.tagged_gtid import read_tagged_gtid
 from cdc.values.json_binary import json_text
 from cdc.values.json_diff import apply_diffs
-from tests.unit.test_binlog_framing import START, Log
+from tests.unit.wire import START, Log
 
 _PACKET = 5
 """Bytes of a packet before its event: header and OK byte."""

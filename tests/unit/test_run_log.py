@@ -54,7 +54,7 @@ def test_the_record_of_an_end_is_whole_with_and_without_that_of_the_beginning(be
         run = Run("table", ("a", "b"), automatic=True)
         if begun:
             run_log.begin(cursor, run)
-        run_log.end(cursor, run, "error", records=3, duration_ms=4, error="lost", error_code="X", begun=begun)
+        run_log.end(cursor, run, "error", records=3, duration_ms=4, error="lost", error_code="X")
         [found] = run_log.latest(cursor, 10)
         assert found.ended_at is not None
         assert found == run_log.RunRecord(

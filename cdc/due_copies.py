@@ -46,15 +46,19 @@ class DueCopies:
         for name in names:
             self._attempts.pop(name, None)
 
-    def failed(self, taken: list[str], error: DucklingError) -> None:
-        """A copy failed: those that were taken for it come again, up to a number of times."""
+    def failed(self, taken: list[str], error: DucklingError) -> list[str]:
+        """A copy failed: those that were taken for it come again, up to a number of times. Returns those that don't."""
         if isinstance(error, NotFoundError):
-            return
+            return []
+        given_up = []
         for name in taken:
             tries = self._attempts.get(name, 0) + 1
             self._attempts[name] = tries
             if tries < _TRIES or error.retryable:
                 self._tables.setdefault(name)
+            else:
+                given_up.append(name)
+        return given_up
 
     def forget(self) -> None:
         """The replica is being cleared, and stays empty until somebody asks."""

@@ -9,6 +9,7 @@ DucklingError                     code, one sentence, a hint for the operator
 │   ├── SourceMismatchError       another server, or one that lags behind our position
 │   ├── PositionLostError         the binary log at our position is gone: copy again
 │   ├── BinlogError               bytes of the binary log that we can't read or must not skip
+│   ├── RolledBackPartError       a part of a transaction was undone after it was handed on: read it again, whole
 │   └── SnapshotError             a consistent copy could not be taken
 ├── ValueDecodeError              a value that can't be converted exactly
 ├── SchemaMismatchError           rows that don't fit the columns of the copy
@@ -24,7 +25,9 @@ DucklingError                     code, one sentence, a hint for the operator
 ├── QueryError                    a client's SQL is refused or fails
 │   ├── QueryTimeoutError         it takes longer than it may
 │   └── ResultTooLargeError       its result is larger than it may be
+├── InterruptedRunError           a run that the service's end cut short
 └── StoppedError                  the service is stopping
+    └── RunCancelledError         somebody cancelled the run
 
 Errors of libraries are translated once, where they are met, so that callers handle this tree alone.
 """
@@ -260,6 +263,14 @@ class StoppedError(DucklingError):
     title = "Stopping"
 
 
+class InterruptedRunError(DucklingError):
+    """The service ended while the run was under way; what it had not made live is dropped."""
+
+    code = "INTERRUPTED"
+    status = 503
+    title = "Interrupted"
+
+
 class RunCancelledError(StoppedError):
     """Somebody cancelled the sync; what it had not made live is dropped."""
 
@@ -271,6 +282,19 @@ class RunCancelledError(StoppedError):
     def of(cls) -> RunCancelledError:
         """The error of every cancelled sync."""
         return cls("the sync was cancelled", hint="start it again")
+
+
+def recalled(message: str, code: str | None) -> DucklingError:
+    """The error of an earlier run, of which message and code were recorded."""
+    error = DucklingError(message, hint="start it again", code=code)
+    kinds = [DucklingError]
+    while kinds:
+        kind = kinds.pop()
+        if kind.code == code:
+            error.status, error.title = kind.status, kind.title
+            break
+        kinds += kind.__subclasses__()
+    return error
 
 
 def as_duckling(failure: BaseException, what: str) -> DucklingError:

@@ -11,7 +11,14 @@ import structlog
 
 from cdc.config import Settings
 from cdc.engine import Engine
-from cdc.errors import ConflictError, DucklingError, NotFoundError, RunCancelledError, SourceUnavailableError
+from cdc.errors import (
+    ConflictError,
+    DucklingError,
+    NotFoundError,
+    RunCancelledError,
+    SourceUnavailableError,
+    recalled,
+)
 from cdc.liveness import lifeless
 from cdc.metrics import DatabaseMetrics
 from cdc.replica import run_log, state, tables
@@ -246,7 +253,7 @@ class Pipeline:
         run = self._syncs.queue.run(run_id) or self._validations.run(run_id)
         if run is not None:
             return run
-        found = self._syncs.queue.recorder.read(lambda cursor: run_log.find(cursor, run_id))
+        found = self._syncs.read_log(lambda cursor: run_log.find(cursor, run_id))
         if found is None:
             raise NotFoundError("there is no such run", hint="see GET /sync/status", code="RUN_NOT_FOUND")
         return _restored(*found)
@@ -260,7 +267,7 @@ class Pipeline:
 
     def recent_runs(self, limit: int = 100) -> list[run_log.RunRecord]:
         """The latest runs, newest first."""
-        return self._syncs.queue.recorder.read(lambda cursor: run_log.latest(cursor, limit))
+        return self._syncs.read_log(lambda cursor: run_log.latest(cursor, limit))
 
     # What there is -----------------------------------------------------------------------------------
 
@@ -315,7 +322,7 @@ class Pipeline:
 
     def sync_log(self, limit: int = 100) -> list[SyncLogEntry]:
         """What the latest runs did, newest first."""
-        return self._syncs.queue.recorder.read(lambda cursor: run_log.read_log(cursor, limit))
+        return self._syncs.read_log(lambda cursor: run_log.read_log(cursor, limit))
 
     def watermarks(self) -> list[Watermark]:
         """How far each table is that is kept by watermark syncs; none while the stream serves them."""
@@ -342,5 +349,5 @@ def _restored(record: run_log.RunRecord, results: tuple[Any, ...]) -> Run:
     elif record.status == "cancelled":
         run.fail(RunCancelledError(record.error, hint="start it again"))
     else:
-        run.fail(DucklingError(record.error, hint="start it again", code=record.error_code))
+        run.fail(recalled(record.error, record.error_code))
     return run

@@ -143,10 +143,10 @@ class RunQueue:
         return run
 
     def end(self, run: Run, result: SyncResult | None, error: DucklingError | None) -> None:
-        """The run has ended: another may begin, and who waits for this one is told.
+        """The run has ended: another may begin, and who waits for this one is told, once that is in the log.
 
-        Once it is in the log, except for an incremental sync, where that would be a third of its time: the record
-        is written behind the answer. A crash in those milliseconds loses the record; the rows were committed.
+        An incremental sync does not wait for the log, which would take a third of its time. A crash before the
+        record is written leaves it out, or `interrupted`; the rows are committed all the same.
         """
         recorded = self.recorder.end(run, result, error)
         if recorded is not None and run.kind != "incremental" and not self.closing.is_set():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -26,14 +27,18 @@ _READ_PATIENCE = 0.5
 
 
 class RunRecorder:
-    """Has the writer note the runs of one database. That it could not is logged, and no reason to stop."""
+    """Has the writer note the runs of one database. That it could not is logged, and no reason to stop.
+
+    A beginning is a note that goes with another job's transaction, and is withdrawn where the end comes first.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._beginnings: dict[str, Future[None]] = {}
         """Of the runs under way, by id."""
+        self._lock = threading.Lock()
         self._latest: Future[None] | None = None
-        """What was written last."""
+        """What was given to the writer last, until a look has waited for it."""
 
     def begin(self, run: Run) -> None:
         """The run was asked for, or begins by itself."""
@@ -60,15 +65,15 @@ class RunRecorder:
                 duration_ms=result.duration_ms if result is not None else 0,
                 error=error.message if error is not None else None,
                 error_code=error.code if error is not None else None,
-                begun=noted is not None and noted.done() and noted.exception() is None,
             )
 
         return self.write(job)
 
     def write(self, job: _Job) -> Future[None] | None:
         """Has `job` write to the log of runs, in a transaction of its own. Returns as `end` does."""
-        future = self._record(self._engine.writer.submit, job)
-        self._latest = future or self._latest
+        with self._lock:
+            future = self._record(self._engine.writer.submit, job)
+            self._latest = future or self._latest
         return future
 
     def _record(self, submit: Callable[[_Job], Future[None]], job: _Job) -> Future[None] | None:
@@ -85,6 +90,9 @@ class RunRecorder:
         latest = self._latest
         if latest is not None:
             wait([latest], timeout=_READ_PATIENCE)
+            with self._lock:
+                if self._latest is latest:
+                    self._latest = None  # no look waits for it again
         return self._engine.replica.read(question)
 
     def _recorded(self, future: Future[None]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
+import duckdb
 import structlog
 
 from cdc.backoff import Backoff
@@ -32,6 +34,7 @@ from cdc.watermark.fallback import Fallback, Mode
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 _PATIENCE = 3600.0
 """Seconds that an incremental sync waits for a stream that is wanted: a copy may have to end first."""
 _LOOK_PAUSE = 5.0
@@ -139,6 +142,10 @@ class Syncs:
             with self.queue.changed:
                 self.queue.changed.wait(min(remaining, 0.05))
 
+    def read_log(self, question: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """What `question` finds in the log of runs, with all that has ended; see `RunRecorder.read`."""
+        return self.queue.recorder.read(question)
+
     # Asking ------------------------------------------------------------------------------------------
 
     def ask_incremental(self, run: Run) -> Run:
@@ -192,9 +199,11 @@ class Syncs:
         if self.stream_wanted and self._must_look(due):
             self.fallback.look()
         self.fallback.note_mode(stream_wanted=self.stream_wanted)
-        # The file is asked only where the stream, which has one, does not run: each sync wakes this thread.
-        has_position = self.stream.running or self._engine.position() is not None
-        queue = self.queue
+        queue, by_log = self.queue, self.mode == "cdc"
+        # An incremental sync wakes this thread: where the stream runs and no copy is due, the file is not asked.
+        has_position = by_log and (
+            (self.stream.running and queue.settled) or self._engine.position() is not None
+        )
         with queue.changed:
             if queue.being_cleared:
                 queue.changed.wait()
@@ -202,15 +211,18 @@ class Syncs:
             asked = queue.begin_asked()
             if asked is not None:
                 return asked
+            if by_log != (self.mode == "cdc"):
+                return None  # it has changed since: another turn
             if self.mode == "polling":
                 if not (due and self._poll_due()):
                     queue.changed.wait(timeout=1.0)
                     return None
                 return queue.begin_due(Run("incremental", automatic=True))
-            if self.stream_wanted and has_position and self._may_stream():
-                self.stream.start()
-            if not has_position and queue.due.fill_empty and self.stream_wanted:
-                return queue.begin_due(Run("full", automatic=True))
+            if by_log and self.stream_wanted:
+                if has_position and self._may_stream():
+                    self.stream.start()
+                if not has_position and queue.due.fill_empty:
+                    return queue.begin_due(Run("full", automatic=True))
             if queue.due and self.stream.running and has_position:
                 return queue.begin_due(Run("table", queue.due.tables, automatic=True))
             queue.changed.wait(timeout=1.0)
@@ -251,7 +263,16 @@ class Syncs:
             self._note(error)
             self.retrying = True
             with self.queue.changed:
-                self.queue.due.failed(taken, error)
+                given_up = self.queue.due.failed(taken, error)
+            for name in given_up:
+                log.error(
+                    "copies.given_up",
+                    database=self._engine.id,
+                    table=name,
+                    code=error.code,
+                    error=error.message,
+                    hint=f"mend the cause, then POST /sync/table/{name}",
+                )
             self.queue.end(run, None, error)
             if run.automatic:
                 self.queue.closing.wait(backoff.pause())

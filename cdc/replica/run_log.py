@@ -1,7 +1,8 @@
 """The runs of a database: which syncs there were, how they ended, and what each did to each table.
 
-A run is recorded when it is asked for and again when it ends, so that one that a crash cut short is still there
-at the next start, as `interrupted`. Every function takes the cursor of the transaction it is to be part of.
+A run is recorded when it is asked for (one that ends within a moment, with its end) and again when it ends, so that
+one that a crash cut short is still there at the next start, as `interrupted`. Every function takes the cursor of the
+transaction it is to be part of.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import duckdb
 
+from cdc.errors import InterruptedRunError
 from cdc.runs import Run, RunKind
 from cdc.status import SyncLogEntry, TableResult
 
@@ -106,21 +108,19 @@ def end(
     duration_ms: int = 0,
     error: str | None = None,
     error_code: str | None = None,
-    begun: bool = True,
 ) -> None:
     """The run has ended: one row of the log for each table, one for the whole where no table has one.
 
-    `begun` is whether `begin` was called for it: one row is written in a third of the time of a row changed.
+    Its beginning need not stand there: see `RunRecorder`.
     """
     results = tuple(results)
     total = sum(result.records for result in results) if records is None else records
-    if begun:
-        cursor.execute(
-            "UPDATE _duckling.runs SET status = ?, records_processed = ?, duration_ms = ?, error = ?,"
-            " error_code = ?, ended_at = ? WHERE run_id = ?",
-            [status, total, duration_ms, error, error_code, _now(), run.id],
-        )
-    else:
+    changed = cursor.execute(
+        "UPDATE _duckling.runs SET status = ?, records_processed = ?, duration_ms = ?, error = ?,"
+        " error_code = ?, ended_at = ? WHERE run_id = ?",
+        [status, total, duration_ms, error, error_code, _now(), run.id],
+    ).fetchall()
+    if not changed[0][0]:
         _insert(cursor, run, status, total, duration_ms, error, error_code, _now())
     entries: list[_Entry] = [
         (each.table, each.sync_type, each.records, each.duration_ms, each.status, each.error)
@@ -135,9 +135,9 @@ def interrupt(cursor: duckdb.DuckDBPyConnection) -> int:
     """Marks runs that never ended, at the start of a service; returns how many."""
     cut = cursor.execute(
         "UPDATE _duckling.runs SET status = 'interrupted', ended_at = ?,"
-        " error = 'the service ended during this sync', error_code = 'INTERRUPTED'"
+        " error = 'the service ended during this sync', error_code = ?"
         " WHERE status = 'running' RETURNING run_id, kind, error",
-        [_now()],
+        [_now(), InterruptedRunError.code],
     ).fetchall()
     for run_id, kind, error in cut:
         _log(cursor, run_id, [(None, SYNC_TYPES[kind], 0, 0, "interrupted", error)])

@@ -106,8 +106,10 @@ class WriteQueue:
         return note.task.future
 
     def withdraw(self, future: Future[Any]) -> bool:
-        """Forgets the note of `future`, which is never done then; whether it was still waiting."""
+        """Forgets the note of `future`, which is never done then; whether it still waited, and jobs are taken."""
         with self.changed:
+            if self.stopping or self.failed is not None:
+                return False
             for at, note in enumerate(self._notes):
                 if note.task.future is future:
                     del self._notes[at]

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 import pymysql
 
-from cdc.errors import SourceUnavailableError
+from cdc.errors import SourceError, SourceUnavailableError
 from cdc.source.connection import SourceEndpoint, cut
 
 T = TypeVar("T")
-_PING_TIMEOUT = 5.0
-"""Seconds: a network may have forgotten an idle session without a word."""
+_KEPT_TIMEOUT = 5.0
+"""Seconds until a session of last time is given up: a network may have forgotten an idle session without a word."""
 
 
 class KeptSession:
@@ -29,7 +29,7 @@ class KeptSession:
         """Connects, unless the session of last time still answers; whether it is a new one. Raises SourceError."""
         if self._connection is not None:
             try:
-                self._connection._read_timeout = _PING_TIMEOUT  # the driver applies it at the next read
+                self._connection._read_timeout = _KEPT_TIMEOUT  # the driver applies it at the next read
                 self._connection.ping(reconnect=False)
             except (pymysql.MySQLError, OSError):
                 self.close()
@@ -43,19 +43,19 @@ class KeptSession:
         """The answer of `question(connection, new)`, which changes nothing; asked again on a new session where the
         one of last time turns out to be lost. Saves the ping of `open`. Raises SourceError.
         """
-        kept = self._connection is not None
-        if kept:
-            self._connection._read_timeout = _PING_TIMEOUT
+        kept = self._connection
+        if kept is not None:
+            kept._read_timeout = _KEPT_TIMEOUT
             try:
-                return question(self._connection, False)
-            except SourceUnavailableError:
+                return question(kept, False)
+            except SourceError:  # one that is not the session's fault comes again
                 self.close()
             except BaseException:
                 self.close()  # whatever state it is in
                 raise
         self.open()
         try:
-            return question(self._connection, True)
+            return question(self.connection, True)
         except BaseException:
             self.close()
             raise

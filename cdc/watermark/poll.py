@@ -118,8 +118,8 @@ class Poll:
             else:
                 self._follow(each, known[name], answers[name], clock)
         self._flush()
+        self._session.end()  # while the writer is at the rows
         self._settle()
-        self._session.end()
         return to_copy
 
     def _follow(self, followed: Followed, mark: Watermark, answer: Answer, clock: str) -> None:

@@ -18,6 +18,7 @@ import structlog
 
 from cdc.engine import Engine
 from cdc.errors import DucklingError, NotFoundError
+from cdc.position import Position
 from cdc.replica import state, tables
 from cdc.replica.watermarks import Watermark, load_watermarks
 from cdc.runs import Run
@@ -42,16 +43,25 @@ class Standing:
     reason: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the bookkeeping says: where tables stand, how far they are known, and the position of a stream that was
+    here before."""
+
+    standing: dict[str, Standing]
+    known: dict[str, Watermark]
+    position: Position | None
+
+
 @dataclass(slots=True)
 class Work:
-    """What one sync has to do: by `plan`, where tables stand, and how far they are `known`.
+    """What one sync has to do: by `plan`, and by the `books` of before.
 
     `results` are those of tables for which there is nothing to do.
     """
 
     plan: Plan
-    standing: dict[str, Standing]
-    known: dict[str, Watermark]
+    books: Books
     to_follow: list[Followed] = field(default_factory=list)
     to_copy: list[str] = field(default_factory=list)
     results: dict[str, TableResult] = field(default_factory=dict)
@@ -113,7 +123,7 @@ class WatermarkSync:
         with closing(Poll(self._engine, self._session, run, self._overlap, self._clock)) as poll:
             differing = []
             if work.to_follow:
-                differing = poll.carry_out(work.to_follow, work.known)
+                differing = poll.carry_out(work.to_follow, work.books.known)
         results.update(poll.results)
         snapshots += self._copied(run, differing, results)
         return SyncResult(
@@ -128,18 +138,23 @@ class WatermarkSync:
     def _prepare(self, run: Run) -> Work:
         """What there is to do: the bookkeeping is read while the source looks at its catalogue."""
         with ThreadPoolExecutor(1, thread_name_prefix=f"bookkeeping-{self._engine.id}") as beside:
-            standing = beside.submit(self._engine.replica.read, _standing)
+            books = beside.submit(self._engine.replica.read, self._books)
             plan = make_plan(self._engine, self._session, self._plan)
-            return self._work(run, plan, *standing.result())
+            return self._work(run, plan, books.result())
 
-    def _work(self, run: Run, plan: Plan, standing: dict[str, Standing], known: dict[str, Watermark]) -> Work:
-        work = Work(plan, standing, known)
+    def _books(self, cursor: duckdb.DuckDBPyConnection) -> Books:
+        rows = cursor.execute("SELECT table_name, state, reason FROM _duckling.table_states").fetchall()
+        standing = {name: Standing(TableState(mark), reason) for name, mark, reason in rows}
+        return Books(standing, load_watermarks(cursor), state.load_position(cursor, self._engine.id))
+
+    def _work(self, run: Run, plan: Plan, books: Books) -> Work:
+        work = Work(plan, books)
         for name, followed in self._chosen(plan, run).items():
-            stands = standing.get(name)
+            stands = books.standing.get(name)
             if stands is not None and stands.state is TableState.ERRORED and not run.tables:
                 reason = stands.reason or "set aside"
                 work.results[name] = TableResult(name, 0, 0, "error", "micro-batch", reason)
-            elif _followable(followed, known.get(name), stands):
+            elif _followable(followed, books.known.get(name), stands):
                 work.to_follow.append(followed)
             else:
                 work.to_copy.append(name)
@@ -173,8 +188,8 @@ class WatermarkSync:
     def _enter(self, work: Work, *, whole: bool) -> None:
         """The position of a stream that was here means nothing once tables are ahead of it; tables that are gone
         at the source go; those that can't be replicated (any more) say why."""
-        plan, states = work.plan, {name: each.state for name, each in work.standing.items()}
-        position = self._engine.position()
+        plan, states = work.plan, {name: each.state for name, each in work.books.standing.items()}
+        position = work.books.position
         gone = (
             [name for name in states if name not in plan.tables and name not in plan.unfit] if whole else []
         )
@@ -201,12 +216,6 @@ class WatermarkSync:
         self._engine.writer.submit(job).result()
         for name in gone:
             log.info("watermark.table_dropped", database=self._engine.id, table=name)
-
-
-def _standing(cursor: duckdb.DuckDBPyConnection) -> tuple[dict[str, Standing], dict[str, Watermark]]:
-    rows = cursor.execute("SELECT table_name, state, reason FROM _duckling.table_states").fetchall()
-    standing = {name: Standing(TableState(mark), reason) for name, mark, reason in rows}
-    return standing, load_watermarks(cursor)
 
 
 def _followable(followed: Followed, mark: Watermark | None, standing: Standing | None) -> bool:

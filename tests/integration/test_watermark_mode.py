@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cdc.engine import Engine
-from cdc.position import Position
 from cdc.sandbox.databases import Database, create_database, session
 from cdc.sandbox.installation import Flavor
 from cdc.sandbox.servers import Server
 from cdc.status import PipelineState
+from cdc.watermark.fallback import Fallback
 from tests.replica import Replica, dump_threads
 from tests.waiting import wait_until
 
@@ -168,16 +167,16 @@ def test_a_poll_that_becomes_due_at_any_moment_looks_at_the_log_first(
     wait_until(lambda: replica.runs == 1, "the first copy")
     server.options = ()
     server.restart()
-    read, passed = Engine.position, threading.Event()
+    note, passed = Fallback.note_mode, threading.Event()
 
-    def read_as_an_interval_passes(engine: Engine) -> Position | None:
-        """The thread reads it after it has decided whether to look, before it decides whether to poll."""
-        if threading.current_thread().name.startswith("sync-") and not passed.is_set():
+    def note_as_an_interval_passes(fallback: Fallback, *, stream_wanted: bool) -> None:
+        """The thread notes it after it has decided whether to look, before it decides whether to poll."""
+        if not passed.is_set():
             passed.set()
             replica.pass_an_interval()
-        return read(engine)
+        note(fallback, stream_wanted=stream_wanted)
 
-    monkeypatch.setattr(Engine, "position", read_as_an_interval_passes)
+    monkeypatch.setattr(Fallback, "note_mode", note_as_an_interval_passes)
     wait_until(lambda: mode(replica)[0] == "cdc", "the log is noticed")
     assert passed.is_set()
 
@@ -287,17 +286,16 @@ def test_no_poll_begins_in_the_turn_in_which_the_log_is_found_closed(
         administer(f"GRANT {REPLICATION[Flavor.MARIADB]} ON *.* TO {{who}}")
         replica = timed(url).start()
         copies = replica.runs
-        read, passed = Engine.position, threading.Event()
+        note, passed = Fallback.note_mode, threading.Event()
 
-        def read_behind_the_look(engine: Engine) -> Position | None:
-            ours = threading.current_thread().name.startswith("sync-")
-            if ours and mode_now(replica) == "polling" and not passed.is_set():
+        def note_behind_the_look(fallback: Fallback, *, stream_wanted: bool) -> None:
+            if mode_now(replica) == "polling" and not passed.is_set():
                 passed.set()
                 administer(f"GRANT {REPLICATION[Flavor.MARIADB]} ON *.* TO {{who}}")
                 replica.pass_an_interval()
-            return read(engine)
+            note(fallback, stream_wanted=stream_wanted)
 
-        monkeypatch.setattr(Engine, "position", read_behind_the_look)
+        monkeypatch.setattr(Fallback, "note_mode", note_behind_the_look)
         administer(f"REVOKE {REPLICATION[Flavor.MARIADB]} ON *.* FROM {{who}}")
         for dump in dump_threads(database.server):
             with session(database.server.url()) as connection, connection.cursor() as cursor:

@@ -98,7 +98,8 @@ def follow(url: str, mariadb: bool, here: Stretch, path: str, moments: Any) -> N
 
     A row whose id is 0 or less ends it.
     """
-    Path(path).unlink(missing_ok=True)
+    for left in (Path(path), Path(f"{path}.wal")):
+        left.unlink(missing_ok=True)
     with (
         duckdb.connect(path) as replica,
         closing(

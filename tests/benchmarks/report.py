@@ -150,7 +150,7 @@ def _machine() -> str:
     parts = [found.group(1).strip() if found else platform.machine(), f"{os.cpu_count()} cores"]
     if memory:
         parts.append(f"{int(memory.group(1)) * 1024 / 1e9:.0f} GB")
-    return ", ".join([*parts, f"Linux {platform.release()}"])
+    return ", ".join([*parts, f"Linux {platform.release().partition('-')[0]}"])
 
 
 def _versions() -> str:

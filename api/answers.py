@@ -179,7 +179,7 @@ def watermark(mark: WatermarkRecord) -> Watermark:
     return Watermark(
         table=mark.table,
         last_processed_id=mark.last_key,
-        last_processed_timestamp=mark.timestamp,
+        last_processed_timestamp=mark.timestamp.replace(" ", "T") if mark.timestamp else None,
         timestamp_column=mark.column,
         primary_key_column=mark.key or None,
         updated_at=mark.updated_at,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from api.access import MAX_BODY_BYTES, body_too_large
-from api.parameters import Choice, Flag, Parameter
+from api.parameters import Parameter
 from api.problems import MalformedError
 from api.readers import AGAIN_SECONDS, Readers
 from cdc.config import Settings
@@ -101,16 +101,6 @@ async def read_body(request: Request, model: type[Body]) -> Body:
 
 
 DATABASE = Parameter("db", "Id of the database; `default` without it.")
-
-
-def choice(request: Request, name: str, allowed: tuple[str, ...]) -> str | None:
-    """The query parameter `name`, one of `allowed`, or None. Raises MalformedError."""
-    return Choice(name, "", allowed).read(request)
-
-
-def flag(request: Request, name: str, default: bool) -> bool:
-    """The query parameter `name`, true or false. Raises MalformedError."""
-    return Flag(name, "", default).read(request)
 
 
 async def read(request: Request, found: Pipeline, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import uuid
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
@@ -220,10 +220,6 @@ class Position:
                 "positions of two different servers were compared", hint="copy again: POST /sync/full"
             )
         return (file_number(self.file), self.offset) >= (file_number(other.file), other.offset)
-
-    def with_timestamp(self, timestamp: float | None) -> Position:
-        """The same place with another time."""
-        return replace(self, timestamp=timestamp)
 
     def gtid_state(self) -> GtidSet | GtidPosition:
         """`gtid` in its parsed form."""

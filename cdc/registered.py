@@ -45,7 +45,8 @@ class Registered:
             state=PipelineState.FAILED if error else PipelineState.STOPPED,
             mode="none",
             running=False,
-            enabled=self.definition is None or self.definition.cdc_enabled,
+            # One that is polled counts as well: it was to be kept, and is not.
+            enabled=error is not None or self.definition is None or self.definition.cdc_enabled,
             errors=1 if error else 0,
             last_error=error.message if error else None,
             last_error_code=error.code if error else None,

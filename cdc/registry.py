@@ -188,13 +188,6 @@ class Registry:
                 self._replica_files.delete(entry.definition)
             return delete_file
 
-    def checked(self, definition: DatabaseDefinition) -> DatabaseDefinition:
-        """`definition` as it would be kept, a masked password replaced by that which is known."""
-        known = self._databases.get(definition.id)
-        if known is not None and known.definition is not None:
-            definition = definition.with_password_of(known.definition)
-        return self._replica_files.placed(definition)
-
     def _claimed(self, definition: DatabaseDefinition) -> DatabaseDefinition:
         known = [each.definition for each in self if each.definition is not None]
         return self._replica_files.claimed(definition, known)

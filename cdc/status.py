@@ -9,7 +9,7 @@ from typing import Literal
 
 
 class TableState(StrEnum):
-    """Where one table stands. Allowed moves: see `MOVES`."""
+    """Where one table stands."""
 
     PENDING = "pending"
     """Known at the source, not copied yet."""
@@ -25,29 +25,6 @@ class TableState(StrEnum):
     """A row or a schema can't be applied; the table keeps its last good state. `reason` says why."""
     NEEDS_RESYNC = "needs_resync"
     """The table must be copied again; the pipeline does so by itself where it can."""
-
-
-MOVES: dict[TableState, frozenset[TableState]] = {
-    TableState.PENDING: frozenset({TableState.COPYING, TableState.ERRORED}),
-    TableState.COPYING: frozenset(
-        {
-            TableState.CATCHING_UP,
-            TableState.POLLING,
-            TableState.PENDING,
-            TableState.ERRORED,
-            TableState.NEEDS_RESYNC,
-        }
-    ),
-    TableState.CATCHING_UP: frozenset(
-        {TableState.STREAMING, TableState.PENDING, TableState.ERRORED, TableState.NEEDS_RESYNC}
-    ),
-    TableState.STREAMING: frozenset(
-        {TableState.COPYING, TableState.POLLING, TableState.ERRORED, TableState.NEEDS_RESYNC}
-    ),
-    TableState.POLLING: frozenset({TableState.COPYING, TableState.ERRORED, TableState.NEEDS_RESYNC}),
-    TableState.ERRORED: frozenset({TableState.COPYING, TableState.NEEDS_RESYNC}),
-    TableState.NEEDS_RESYNC: frozenset({TableState.COPYING, TableState.ERRORED}),
-}
 
 
 class PipelineState(StrEnum):

@@ -20,6 +20,7 @@ from cdc.errors import (
     ReplicaError,
     SchemaMismatchError,
     StoppedError,
+    as_duckling,
 )
 from cdc.lag import Progress
 from cdc.log_reader import open_reader
@@ -162,7 +163,7 @@ class StreamLoop:
                     self._stop.wait(backoff.pause())
                 except Exception as error:
                     log.exception("stream.unexpected", database=self._engine.id)
-                    self._give_up(DucklingError(f"the stream failed: {error.__class__.__name__}: {error}"))
+                    self._give_up(as_duckling(error, "the stream"))
                     return
             self.state = PipelineState.STOPPED
         finally:

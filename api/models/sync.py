@@ -52,7 +52,7 @@ class SyncAnswer(Shape):
 
 
 class RunAccepted(Shape):
-    """A sync that was started and not waited for."""
+    """A sync or validation that was started and not waited for."""
 
     run_id: str
     kind: RunKind
@@ -62,8 +62,8 @@ class RunAccepted(Shape):
 class TableProgressAnswer(Shape):
     """One table of a run; `duration` in milliseconds."""
 
-    table: str
-    state: str = Field(description="waiting, copying, catching_up, done, error or cancelled.")
+    table: str = Field(description="`*` for what an incremental sync reads from the log.")
+    state: str = Field(description="waiting, copying, catching_up, comparing, done, error or cancelled.")
     rows_done: int
     estimated_rows: int
     rows_per_second: int

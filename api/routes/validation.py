@@ -20,7 +20,8 @@ from api.models import (
     ValidationRunAnswer,
 )
 from api.problems import problem_answer
-from api.requests import choice, flag, in_thread, pipeline, read_body, service
+from api.requests import in_thread, pipeline, read_body, service
+from api.routes.sync import COMPARE, REPAIR, TABLE, WAIT
 from cdc.errors import DucklingError, NotFoundError
 from cdc.validation.details import SideDetails
 from cdc.validation.validations import ValidationRun
@@ -35,13 +36,10 @@ _ASK_SECONDS = 0.5
 async def validate(request: Request) -> Response:
     """Source and copy compared at one position; who goes away ends it."""
     found = pipeline(request)
-    mode = cast(Literal["count", "checksum"], choice(request, "mode", ("count", "checksum")) or "count")
-    repair = flag(request, "repair", default=False)
-    wait = flag(request, "wait", default=True)
+    mode = cast(Literal["count", "checksum"], COMPARE.read(request) or "count")
+    table, repair, wait = TABLE.text(request), REPAIR.read(request), WAIT.read(request)
     threads = service(request).threads
-    run = await in_thread(
-        threads.runs, found.start_validation, mode, request.query_params.get("table"), repair=repair
-    )
+    run = await in_thread(threads.runs, found.start_validation, mode, table, repair=repair)
     if not wait:
         return _accepted(request, run)
     return Answer(answers.validation(await _report(request, run)))

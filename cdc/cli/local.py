@@ -42,11 +42,10 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
     settings = load_settings(config)
     found = _preflight(settings)
     facts, tables, findings = found.server, found.tables, found.findings
-    failed = any(finding.severity == "error" for finding in findings)
     if as_json:
         print_json(
             {
-                "ok": not failed,
+                "ok": found.replicable,
                 "server": {"flavor": facts.flavor, "version": found.version},
                 "tables": len(tables),
                 "findings": [asdict(finding) for finding in findings],
@@ -57,7 +56,7 @@ def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
         for finding in findings:
             _print_finding(finding)
         print(_verdict(findings))
-    if failed:
+    if not found.replicable:
         raise typer.Exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from cdc.config import Settings
@@ -10,5 +11,9 @@ from cdc.config import Settings
 def wanted(settings: Settings, name: str) -> bool:
     """Whether a table called `name` is one that the settings choose."""
     included, excluded = settings.included_tables, settings.excluded_tables
-    chosen = not included or any(fnmatchcase(name, pattern) for pattern in included)
-    return chosen and not any(fnmatchcase(name, pattern) for pattern in excluded)
+    return (not included or _one_of(name, included)) and not _one_of(name, excluded)
+
+
+def _one_of(name: str, patterns: Sequence[str]) -> bool:
+    """As the catalogue chooses: a name with a [ in it may stand for itself."""
+    return any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)

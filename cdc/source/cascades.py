@@ -24,9 +24,6 @@ from cdc.source.table_map import TableMap
 from cdc.source.translation import refuse_partial_answer, translate
 
 _DOING = "reading the source's foreign keys"
-ACTIONS = frozenset({"CASCADE", "SET NULL"})
-"""Actions that change the child's rows. InnoDB refuses SET DEFAULT, and MySQL's manual says so."""
-
 _NO_FOREIGN_KEY_CHECKS = 2
 """Flag of a rows event: the session had foreign_key_checks = 0, with which InnoDB cascades nothing."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pymysql
 
 from cdc.config import Settings
-from cdc.errors import ConfigError, SourceError, SourceUnavailableError, StoppedError
+from cdc.errors import ConfigError, SourceAccessError, SourceError, SourceUnavailableError, StoppedError
 from cdc.source.server import (
     Flavor,
     ServerFacts,
@@ -66,8 +66,8 @@ class SourceEndpoint:
 
         The password file is read again each time, so a password can be changed while we run. `purpose`
         says for what, in errors ("copying"). `read_timeout` is in seconds, None waits for ever; TCP
-        keepalives find a dead peer within a minute all the same. Raises ConfigError for files that can't
-        be used, SourceUnavailableError, SourceAccessError.
+        keepalives find a dead peer within a minute all the same. Raises ConfigError for TLS files that
+        can't be used, SourceUnavailableError, SourceAccessError.
         """
         url = self.url
         doing = f"connecting to {url.host}:{url.port} for {purpose}"
@@ -138,7 +138,8 @@ class SourceEndpoint:
             return path.read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
-            raise ConfigError(
+            # Tried again, as a wrong password is: the file may be under replacement.
+            raise SourceAccessError(
                 f"MYSQL_PASSWORD_FILE {path} can't be read: {reason}", hint="it must hold the password alone"
             ) from None
 

@@ -171,11 +171,19 @@ def _privilege_findings(
             yield missing(name, "*.*", "the account may not ask where the binary log ends")
     schema = f"{_grant_pattern(grants, database)}.*"
     yield from _select_findings(connection, grants, tables, database, missing_scope=schema, who=who)
+    if facts.flavor == "mysql" and not grants.on_schema("LOCK TABLES", database):
+        yield _lock_finding(facts, tables, f"GRANT LOCK TABLES ON {schema} TO {who}")
+
+
+def _lock_finding(facts: ServerFacts, tables: Sequence[Table], fix: str) -> Finding:
+    """MySQL tells a snapshot's exact place under a lock only; a MariaDB snapshot knows its own."""
     keyless = next((table for table in tables if not table.primary_key), None)
-    locks = grants.on_schema("LOCK TABLES", database)
-    if not locks and (keyless is not None or not facts.gtid_mode):
-        why = f"table {keyless.name} has no primary key" if keyless else "the server has no GTIDs"
-        yield missing("LOCK TABLES", schema, f"a copy needs a short read lock, because {why}")
+    if keyless is None and facts.gtid_mode:
+        message = "validations, and copies of tables that cascades change, need a short read lock"
+        return Finding("PRIVILEGE", "warning", "LOCK TABLES", message, fix)
+    why = f"table {keyless.name} has no primary key" if keyless else "the server has no GTIDs"
+    message = f"a copy needs a short read lock, because {why}"
+    return Finding("PRIVILEGE", "error", "LOCK TABLES", message, fix)
 
 
 def _select_findings(

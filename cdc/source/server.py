@@ -29,12 +29,10 @@ class ServerFacts:
     `gtid_mode` is always True on MariaDB. `expire_seconds` is 0 where logs are never purged by age.
     `replica` says whether the server applies another server's changes; without the privilege to see that,
     False. `cascades_logged` says whether rows that a foreign key changes reach the log (MySQL 9.6 on).
-    `max_allowed_packet` is in bytes.
     """
 
     flavor: Flavor
     version: Version
-    version_text: str
     server_id: int
     server_uuid: str
     log_bin: bool
@@ -42,19 +40,12 @@ class ServerFacts:
     row_image: str
     row_metadata: str
     gtid_mode: bool
-    row_value_options: str
-    transaction_compression: bool
-    log_bin_compress: bool
-    binlog_checksum: str
     expire_seconds: int
     lower_case_table_names: int
-    read_only: bool
     replica: bool
     log_replica_updates: bool
     cascades_logged: bool
     partial_revokes: bool
-    max_allowed_packet: int
-    time_zone: str
 
 
 def flavor_and_version(text: str) -> tuple[Flavor, Version]:
@@ -96,7 +87,6 @@ def server_facts(connection: pymysql.Connection) -> ServerFacts:
     return ServerFacts(
         flavor=flavor,
         version=version,
-        version_text=variables["version"],
         server_id=int(variables["server_id"]),
         server_uuid=variables["server_uuid"].lower() if mysql else _mariadb_identity(variables),
         log_bin=on("log_bin"),
@@ -105,20 +95,12 @@ def server_facts(connection: pymysql.Connection) -> ServerFacts:
         row_image=word("binlog_row_image", "FULL"),
         row_metadata=word("binlog_row_metadata"),
         gtid_mode=on("gtid_mode") if mysql else True,
-        row_value_options=word("binlog_row_value_options"),
-        transaction_compression=on("binlog_transaction_compression"),
-        log_bin_compress=on("log_bin_compress"),
-        binlog_checksum=word("binlog_checksum"),
         expire_seconds=_expire_seconds(variables),
         lower_case_table_names=int(variables["lower_case_table_names"]),
-        # MariaDB 12 has words instead of ON
-        read_only=word("read_only", "OFF") not in {"OFF", "0"},
         replica=_is_replica(connection, flavor, version),
         log_replica_updates=on("log_replica_updates", "log_slave_updates"),
         cascades_logged=mysql and version >= (9, 6, 0) and not on("innodb_native_foreign_keys"),
         partial_revokes=on("partial_revokes"),
-        max_allowed_packet=int(variables["max_allowed_packet"]),
-        time_zone=variables["time_zone"],
     )
 
 

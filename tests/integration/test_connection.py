@@ -160,7 +160,7 @@ def test_the_password_file_is_read_again_at_every_connect(hostile: Server, tmp_p
 
 def test_a_password_file_that_is_missing_is_named(hostile: Server, tmp_path: Path) -> None:
     source = endpoint(hostile, mysql_password_file=tmp_path / "absent")
-    with pytest.raises(ConfigError, match="absent can't be read"):
+    with pytest.raises(SourceAccessError, match="absent can't be read"):
         source.connect(purpose="a test")
 
 
@@ -353,20 +353,15 @@ def test_the_facts_are_those_of_the_server(hostile: Server) -> None:
     with closing(endpoint(hostile).connect(purpose="a test")) as unprivileged:
         assert server_facts(unprivileged) == facts
     assert facts.flavor == hostile.flavor
-    assert facts.version == tuple(int(part) for part in facts.version_text.split("-")[0].split("."))
+    assert facts.version >= ((9, 0) if hostile.flavor == "mysql" else (10, 11))
     assert facts.server_id == 1
     assert facts.server_uuid
     assert facts.log_bin
     assert (facts.binlog_format, facts.row_image, facts.row_metadata) == ("ROW", "FULL", "FULL")
     assert facts.gtid_mode
-    assert facts.row_value_options == ""
-    assert [facts.transaction_compression, facts.log_bin_compress] == [False, False]
-    assert [facts.read_only, facts.replica, facts.partial_revokes] == [False, False, False]
-    assert facts.binlog_checksum == "CRC32"
+    assert [facts.replica, facts.partial_revokes] == [False, False]
     assert facts.expire_seconds == (2_592_000 if hostile.flavor == "mysql" else 0)
-    assert facts.time_zone == "+05:30"
     assert facts.cascades_logged == (hostile.flavor == "mysql")
-    assert facts.max_allowed_packet > 1 << 20
 
 
 @pytest.mark.parametrize(

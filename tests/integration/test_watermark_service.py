@@ -58,7 +58,7 @@ def test_the_answers_tell_of_watermarks_of_the_mode_and_of_what_is_not_seen(
     assert marks == {
         "items": {
             "lastProcessedId": None,
-            "lastProcessedTimestamp": "2024-01-02 00:00:00.000000",
+            "lastProcessedTimestamp": "2024-01-02T00:00:00.000000",
             "timestampColumn": "updatedAt",
             "primaryKeyColumn": "id",
         },

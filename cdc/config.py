@@ -92,7 +92,8 @@ class Settings(BaseSettings):
     """Seconds without work after which the writer checkpoints."""
 
     server_id: int = Field(default=0, ge=0, le=0xFFFFFFFF)
-    """Our id as a replica, unique among the source's replicas; 0 derives one from the file's path."""
+    """Our id as a replica, unique among the source's replicas; 0 derives one from the file's path. A copy reads under
+    `server_id ^ 1` beside the stream."""
     connect_timeout: float = Field(default=10.0, gt=0)
     heartbeat_seconds: float = Field(default=5.0, ge=0.1)
     """The source sends a heartbeat after this much silence; three missed ones end the connection."""
@@ -145,6 +146,13 @@ class Settings(BaseSettings):
     def _is_size(cls, value: str) -> str:
         if value != AUTO:
             byte_size(value)
+        return value
+
+    @field_validator("server_id")
+    @classmethod
+    def _has_a_neighbour(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("server_id can't be 1: a copy would read under 0, which is no replica's")
         return value
 
     @field_validator("log_level", mode="before")

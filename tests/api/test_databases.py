@@ -127,7 +127,9 @@ def test_a_file_that_was_never_open_here_is_not_deleted(client: httpx.Client, tm
 def test_a_database_that_fails_fails_alone_and_comes_by_itself(
     client: httpx.Client, library: Database, tmp_path: Path
 ) -> None:
-    with duckdb.connect(str(tmp_path / "library.db")):
+    with duckdb.connect(str(tmp_path / "library.db")), duckdb.connect(str(tmp_path / "polled.db")):
+        polled = {"id": "polled", "mysqlConnectionString": library.url, "cdcEnabled": False}
+        done(client.post(PATH, json=polled), 201)
         added = done(client.post(PATH, json={"id": "library", "mysqlConnectionString": library.url}), 201)
         assert (added["state"], added["errorCode"]) in {
             ("failed", "REPLICA_LOCKED"),
@@ -141,10 +143,10 @@ def test_a_database_that_fails_fails_alone_and_comes_by_itself(
         assert client.get("/livez").status_code == 200
         not_ready = client.get("/readyz")
         assert not_ready.status_code == 503
-        assert set(not_ready.json()["reasons"]) == {"library", "away"}
+        assert set(not_ready.json()["reasons"]) == {"library", "away", "polled"}
         health = {each["id"]: each["status"] for each in client.get("/health").json()["databases"]}
         assert health["default"] == "healthy"
-        assert health["library"] == "unhealthy"
+        assert (health["library"], health["polled"]) == ("unhealthy", "unhealthy")
         assert client.get("/metrics").status_code == 200
         assert client.get("/status").status_code == 200
     streams(client, "library")

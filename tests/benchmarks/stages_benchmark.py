@@ -168,18 +168,25 @@ class Profile:
                     f" 1, 0.5, 1 FROM range(1, {work.count + 1})"
                 )
             cursor.execute("CHECKPOINT")
+            is_open = False
             for batch in batches:
-                [(_, rows)] = batch.buffers
-                assert isinstance(rows, RowBuffer)
-                assert batch.position is not None
-                with self._timed(_ARROW):
-                    columns, operations = rows.to_arrow(table), rows.operations()
-                with self._timed(_APPLY):
+                # As the writer does it: parts of a transaction replace, and are committed with its last one.
+                replace = is_open or batch.position is None
+                if not is_open:
                     cursor.execute("BEGIN")
-                    apply_rows(cursor, table, table.name, columns, operations, overlap=False, replace=False)
-                with self._timed(_COMMIT):
-                    state.save_position(cursor, "default", batch.position)
-                    cursor.execute("COMMIT")
+                for _, rows in batch.buffers:
+                    assert isinstance(rows, RowBuffer)
+                    with self._timed(_ARROW):
+                        columns, operations = rows.to_arrow(table), rows.operations()
+                    with self._timed(_APPLY):
+                        apply_rows(
+                            cursor, table, table.name, columns, operations, overlap=False, replace=replace
+                        )
+                is_open = batch.position is None
+                if batch.position is not None:
+                    with self._timed(_COMMIT):
+                        state.save_position(cursor, "default", batch.position)
+                        cursor.execute("COMMIT")
             with self._timed(_CHECKPOINT):
                 cursor.execute("CHECKPOINT")
             counted = cursor.execute(f"SELECT count(*) FROM {backlog.TABLE}").fetchall()[0][0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,36 @@ def test_a_file_that_can_not_be_opened_again_is_tried_with_growing_pauses(
     assert pauses == sorted(pauses)
     assert writer.stop(10.0)
     database.close()
+
+
+def test_a_copy_that_is_due_while_the_file_is_shut_is_made_when_it_is_open_again(
+    database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes: an attempt without a file is none."""
+    database.execute("CREATE TABLE a (id INT PRIMARY KEY)", "INSERT INTO a VALUES (1)")
+    replica.start()
+    opens, may_open, real_open = 0, threading.Event(), ReplicaDatabase.open
+
+    def locked(self: ReplicaDatabase) -> None:
+        nonlocal opens
+        opens += 1
+        if not may_open.is_set():
+            raise ReplicaLockedError("process 1 has the file open", hint="end it")
+        real_open(self)
+
+    def gives_up(_: duckdb.DuckDBPyConnection) -> None:
+        raise duckdb.FatalException("FATAL Error: database has been invalidated")
+
+    monkeypatch.setattr(ReplicaDatabase, "open", locked)
+    monkeypatch.setattr("cdc.due_copies._TRIES", 2)
+    with pytest.raises(ReplicaFatalError):
+        replica.pipeline._engine.writer.submit(gives_up).result(10)
+    replica.pipeline._syncs.queue.want_copies(["a"])
+    wait_until(lambda: opens > 4, "the file is tried again and again")
+    may_open.set()
+    replica.settle()
+    assert replica.copies().count("a") == 2
+    assert replica.assert_equal() == 1
 
 
 def test_a_failure_while_the_status_is_put_together_is_not_told_without_its_reason(

@@ -62,6 +62,7 @@ def test_another_settings_file_can_be_named(tmp_path: Path) -> None:
         ("LOG_FORMAT", "xml"),
         ("SYNC_INTERVAL_MINUTES", "0"),
         ("SERVER_ID", "4294967296"),
+        ("SERVER_ID", "1"),
         ("MAX_LAG_SECONDS", "-1"),
     ],
 )

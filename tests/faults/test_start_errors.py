@@ -15,7 +15,7 @@ import pytest
 
 import cdc
 from cdc.config import Settings
-from cdc.sandbox.databases import Database, session
+from cdc.sandbox.databases import Database, create_database, session
 from cdc.sandbox.installation import Flavor
 from cdc.sandbox.servers import Server
 
@@ -113,12 +113,14 @@ def test_a_database_that_does_not_exist_is_refused(database: Database, tmp_path:
     assert "no_such_database" in error
 
 
-def test_a_missing_privilege_is_named_with_its_grant(database: Database, tmp_path: Path) -> None:
+def test_a_missing_privilege_is_named_with_its_grant(mysql_server: Server, tmp_path: Path) -> None:
+    database = create_database(mysql_server)
     database.execute("CREATE TABLE without_a_key (n INT)")
     with account(database, "REPLICATION SLAVE", "REPLICATION CLIENT") as url:
         who = f"{url.split('//')[1].split(':')[0]}@'localhost'"
         database.execute(f"REVOKE LOCK TABLES ON `{database.name}`.* FROM {who}")
         error = refused(tmp_path, url)
+    database.drop()
     assert "without_a_key has no primary key" in error.splitlines()[0]
     assert "grant lock tables" in error.splitlines()[1]
 

@@ -15,6 +15,7 @@ import pytest
 from pydantic import SecretStr
 
 from cdc.config import Settings
+from cdc.errors import SourceAccessError
 from cdc.sandbox.databases import Database, Host, create_database, session
 from cdc.sandbox.packages import library_path, loader, unpacked
 from cdc.source.catalog import load_tables
@@ -111,10 +112,16 @@ def test_each_of_the_manuals_grants_is_missed_and_named_where_it_is_left_out(
 ) -> None:
     database.execute(*TABLES)
     wanted = [privilege for flavor, privilege in privileges() if flavor == database.flavor]
-    assert len(wanted) == 4
+    assert len(wanted) == {"mysql": 4, "mariadb": 3}[database.flavor]
     for privilege in wanted:
         url = account(without=privilege)
         endpoint = SourceEndpoint(Settings(mysql_connection_string=SecretStr(url)))
+        if (database.flavor, privilege) == ("mariadb", "SELECT"):
+            # Its only privilege on the database: without it the login ends there.
+            with pytest.raises(SourceAccessError, match="to database"):
+                endpoint.connect(purpose="preflight")
+            database.execute(f"DROP USER '{endpoint.url.user}'@'%'")
+            continue
         with closing(endpoint.connect(purpose="preflight")) as connection:
             tables = load_tables(connection, database.name)
             findings = run_preflight(connection, server_facts(connection), tables, database.name)

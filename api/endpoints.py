@@ -63,7 +63,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/livez", probes.livez, models.Alive, others={503: models.Alive}),
     Endpoint("GET", "/readyz", probes.readyz, models.Readiness, others=_NOT_READY),
     Endpoint("GET", "/health", probes.health, models.Health, others={503: models.Health}),
-    Endpoint("GET", "/status", probes.overview, models.Overview),
+    Endpoint("GET", "/status", probes.overview, models.Overview, (probes.ONE,)),
     Endpoint("GET", "/metrics", probes.metrics, "text/plain"),
     Endpoint("GET", "/openapi.json", description.openapi, "application/json"),
     Endpoint("GET", "/docs", description.docs, "text/html"),

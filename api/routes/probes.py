@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from api.answers import Answer, stream_status, table_state
 from api.models import Alive, DatabaseHealth, DatabaseOverview, Health, Overview, Readiness
+from api.parameters import Parameter
 from api.requests import Service, in_thread, service
 from cdc import __version__
 from cdc.errors import DucklingError
@@ -18,6 +19,8 @@ from cdc.registered import Registered
 from cdc.status import PipelineState, PipelineStatus, TableState
 
 log = structlog.get_logger(__name__)
+
+ONE = Parameter("db", "Id of the database; all of them without it.")
 
 _FOLLOWS = frozenset({PipelineState.STREAMING, PipelineState.POLLING})
 _WELL = _FOLLOWS | {PipelineState.STARTING, PipelineState.COPYING}
@@ -70,7 +73,9 @@ async def health(request: Request) -> Response:
 
 
 async def overview(request: Request) -> Response:
-    """Everything that the pipelines tell about themselves; it needs a key."""
+    """Everything that the pipelines, or the one that `?db=` names, tell about themselves; it needs a key."""
+    known, wanted = service(request), ONE.text(request)
+    asked = [known.registry.entry(wanted)] if wanted else list(known.registry)
     databases = [
         DatabaseOverview(
             **dict(stream_status(status)),
@@ -78,9 +83,9 @@ async def overview(request: Request) -> Response:
             enabled=status.enabled,
             tables=[table_state(table) for table in status.tables],
         )
-        for status in await _statuses(request)
+        for status in [await in_thread(known.threads.probes, _status, each) for each in asked]
     ]
-    uptime = round((time.monotonic() - service(request).started) * 1000)
+    uptime = round((time.monotonic() - known.started) * 1000)
     return Answer(Overview(version=__version__, uptime=uptime, databases=databases))
 
 

@@ -148,7 +148,10 @@ def test_a_database_that_fails_fails_alone_and_comes_by_itself(
         assert health["default"] == "healthy"
         assert (health["library"], health["polled"]) == ("unhealthy", "unhealthy")
         assert client.get("/metrics").status_code == 200
-        assert client.get("/status").status_code == 200
+        for wanted, known in (("", {"default", "library", "polled", "away"}), ("library", {"library"})):
+            told = done(client.get("/status", params={"db": wanted} if wanted else {}))
+            assert {each["id"] for each in told["databases"]} == known
+        assert done(client.get("/status", params={"db": "none"}), 404)["code"] == "DATABASE_NOT_FOUND"
     streams(client, "library")
     assert rows_of(client, "library", "SELECT count(*) FROM books") == [[3]]
 

@@ -24,8 +24,10 @@ from tests.replica import Replica
 # Hundreds of services are started: from bytecode, as installed programs are, which saves 0.3 s each.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# How long an example takes says something of the machine, nothing of the code.
-settings.register_profile("duckling", deadline=None)
+# How long an example takes says something of the machine, nothing of the code. All examples with FAULTS=all.
+settings.register_profile(
+    "duckling", deadline=None, max_examples=100 if os.environ.get("FAULTS") == "all" else 40
+)
 settings.load_profile("duckling")
 
 GIVEN = {Flavor.MYSQL: "DUCKLING_TEST_MYSQL", Flavor.MARIADB: "DUCKLING_TEST_MARIADB"}

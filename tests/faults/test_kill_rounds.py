@@ -1,6 +1,6 @@
 """kill -9 in rounds, at random moments, over everything that a service does; contents equal each time.
 
-Six rounds, or 200 with FAULTS=all. The moments come from a seed, which a failing test prints; DUCKLING_TEST_SEED
+Four rounds, or 200 with FAULTS=all. The moments come from a seed, which a failing test prints; DUCKLING_TEST_SEED
 sets it.
 """
 
@@ -19,7 +19,7 @@ from cdc.sandbox.service import Service
 from tests.faults.conftest import sample, wait_live
 from tests.replica import assert_equal, opened
 
-ROUNDS = sample(200, 6)
+ROUNDS = sample(200, 4)
 pytestmark = pytest.mark.timeout(60 + 30 * ROUNDS)
 
 

@@ -113,7 +113,7 @@ def test_rows_that_are_changed_over_and_over_grow_neither_the_file_nor_the_memor
     replica = replica_factory(database.url, checkpoint_wal_bytes=1 << 20, checkpoint_idle=0.05).start()
     file = replica.pipeline._engine.replica
     sizes: list[tuple[int, int]] = []
-    for _ in range(sample(300, 25)):
+    for _ in range(sample(300, 15)):
         database.execute("UPDATE t SET n = n + 1, body = SHA2(CONCAT(body, n), 512)")
         replica.catch_up()
         sizes.append((file.file_bytes, resident(os.getpid())))

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 NUMBERS = 70_000
 """Rows of the large table: more than one span."""
-VALIDATIONS = 50 if os.environ.get("FAULTS") == "all" else 12
+VALIDATIONS = 50 if os.environ.get("FAULTS") == "all" else 8
 """Under load, one after another."""
 
 

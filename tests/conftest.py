@@ -24,11 +24,28 @@ from tests.replica import Replica
 # Hundreds of services are started: from bytecode, as installed programs are, which saves 0.3 s each.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+EVERYTHING = os.environ.get("FAULTS") == "all"
+"""Whether all that takes long runs in full; otherwise a sample of it does."""
+
 # How long an example takes says something of the machine, nothing of the code. All examples with FAULTS=all.
-settings.register_profile(
-    "duckling", deadline=None, max_examples=100 if os.environ.get("FAULTS") == "all" else 40
-)
+settings.register_profile("duckling", deadline=None, max_examples=100 if EVERYTHING else 40)
 settings.load_profile("duckling")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of tests marked `crossed`, every other pair of server and variant is left to FAULTS=all."""
+    if EVERYTHING:
+        return
+    left = [item for item in items if item.get_closest_marker("crossed") and _place(item) % 2]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
+
+
+def _place(item: pytest.Item) -> int:
+    """The place of a test among its parameters, the servers being one of them."""
+    assert isinstance(item, pytest.Function)
+    return sum(item.callspec.indices.values())
+
 
 GIVEN = {Flavor.MYSQL: "DUCKLING_TEST_MYSQL", Flavor.MARIADB: "DUCKLING_TEST_MARIADB"}
 

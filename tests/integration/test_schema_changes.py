@@ -275,6 +275,7 @@ def _outcomes(replica: Replica) -> dict[str, tuple[Outcome, ...]]:
     return found
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("backlog", [False, True], ids=["live", "backlog"])
 def test_a_changed_table_is_what_a_fresh_copy_of_it_would_be(
     database: Database, replica: Replica, backlog: bool

@@ -62,6 +62,7 @@ def copies(replica: Replica) -> int:
     return sum(entry.sync_type == "snapshot" for entry in replica.pipeline.sync_log())
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("backlog", [False, True], ids=["live", "backlog"])
 def test_tables_and_columns_with_odd_names_are_altered_renamed_and_emptied(
     database: Database, replica: Replica, backlog: bool
@@ -124,6 +125,7 @@ WRITTEN = {
 }  # fmt: skip
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("backlog", [False, True], ids=["live", "backlog"])
 def test_a_statement_is_understood_however_it_is_written(
     database: Database, replica: Replica, backlog: bool

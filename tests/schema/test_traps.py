@@ -17,6 +17,7 @@ from tests.schema.trial import START, STOP, Trial
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.crossed
 @pytest.mark.parametrize("backlog", [False, True], ids=["live", "backlog"])
 def test_rows_that_a_statement_rewrites_are_as_the_source_has_them(
     server: Host, tmp_path: Path, backlog: bool

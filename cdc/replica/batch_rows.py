@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import duckdb
+import numpy as np
 import structlog
 
 from cdc.errors import DucklingError, RowRefusedError
@@ -47,8 +48,9 @@ class BatchRows:
                 cascades.replay(buffer)
             elif len(buffer):
                 self._table(cursor, target, target.tables[key], buffer, replace)
+                operations = buffer.operations()
                 for operation, code in _OPERATIONS:
-                    counted[operation] += buffer.ops.count(code)
+                    counted[operation] += int(np.count_nonzero(operations == code))
         cascades.finish()
         return counted
 

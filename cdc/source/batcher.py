@@ -10,7 +10,8 @@ from enum import StrEnum
 from cdc.position import Position
 from cdc.source.cascades import Cascades, ParentChanges
 from cdc.source.mixed_rows import MixedRows
-from cdc.source.rows import RowBuffer, RowLayout
+from cdc.source.row_layout import RowLayout
+from cdc.source.rows import RowBuffer
 from cdc.source.table_map import TableMap
 
 MAX_BUFFERS = 32
@@ -144,6 +145,10 @@ class Batcher:
             self.batch.opened_at = self._clock()
         self.batch.prepared.append(Prepared(xid, part, events))
         self.batch.bytes += len(events) if events is not None else 0
+
+    def room(self) -> tuple[int, int]:
+        """How many rows and bytes the open batch lacks before it is full."""
+        return self._max_rows - self.batch.rows, self._max_bytes - self.batch.bytes
 
     def full(self) -> FlushReason | None:
         """The bound that the open batch has met, if any."""

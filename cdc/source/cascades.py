@@ -19,7 +19,8 @@ from cdc.schema import NameCase
 from cdc.source import events
 from cdc.source.catalog import foreign_keys_with_cascade
 from cdc.source.mixed_rows import MixedRows
-from cdc.source.rows import DELETE, UPDATE, RowBuffer, RowLayout
+from cdc.source.row_layout import RowLayout
+from cdc.source.rows import DELETE, UPDATE, RowBuffer
 from cdc.source.table_map import TableMap
 from cdc.source.translation import refuse_partial_answer, translate
 
@@ -207,11 +208,9 @@ class ParentChanges:
         before, after = last.before, last.after
         update = kind in events.UPDATE_ROWS
         while pos < end:
-            pos = before.row(buffer, pos)
-            before.ops.append(UPDATE if update else DELETE)
+            pos = before.add_image(UPDATE if update else DELETE, buffer, pos)
             if update:
-                pos = after.row(buffer, pos)
-                after.ops.append(UPDATE)
+                pos = after.add_image(UPDATE, buffer, pos)
 
     def images(self, table: str, table_map: TableMap) -> MixedRows:
         """What takes images of `table` that lack columns."""

@@ -7,6 +7,7 @@ Nothing is completed here: what is missing is in the copy, or in an earlier row 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +15,8 @@ import pyarrow as pa
 
 from cdc.errors import BinlogError
 from cdc.schema import Table
-from cdc.source.rows import DELETE, INSERT, UPDATE, RowBuffer, RowLayout
+from cdc.source.row_layout import RowLayout
+from cdc.source.rows import DELETE, INSERT, UPDATE, RowBuffer
 from cdc.source.table_map import TableMap, read_lenenc
 from cdc.values.binlog_column import FieldType
 
@@ -46,7 +48,7 @@ class MixedRow:
 class MixedRows:
     """As a RowBuffer, with images of any columns. `rows` are the changes, `images` the buffers of a column set.
 
-    `insert`, `update` and `delete` take full images; `add` takes any.
+    `add` takes full images, `add_images` any.
     """
 
     def __init__(self, table_map: TableMap) -> None:
@@ -65,19 +67,17 @@ class MixedRows:
         """Forget all rows behind the first `length`: a transaction or savepoint was rolled back."""
         del self.rows[length:], self.ops[length:]
 
-    def insert(self, buffer: bytes, pos: int, end: int) -> int:
-        """Takes full images of an insert; returns how many rows."""
-        return self.add(INSERT, None, self._all, buffer, pos, end)
+    def add(self, operation: int, spans: Sequence[bytes]) -> int:
+        """Takes the full images of rows events, as `RowBuffer.add` does."""
+        before = None if operation == INSERT else self._all
+        after = None if operation == DELETE else self._all
+        return sum(self.add_images(operation, before, after, span, 0, len(span)) for span in spans)
 
-    def update(self, buffer: bytes, pos: int, end: int) -> int:
-        """Takes full images of an update; returns how many rows."""
-        return self.add(UPDATE, self._all, self._all, buffer, pos, end)
+    def last_removes_keys(self) -> bool:
+        """As `RowBuffer.last_removes_keys`; not looked at closely here, since only its cost depends on it."""
+        return True
 
-    def delete(self, buffer: bytes, pos: int, end: int) -> int:
-        """Takes full images of a delete; returns how many rows."""
-        return self.add(DELETE, self._all, None, buffer, pos, end)
-
-    def add(
+    def add_images(
         self,
         operation: int,
         before: Columns | None,
@@ -102,15 +102,15 @@ class MixedRows:
             diffs: dict[int, bytes] | None = None
             if old is not None:
                 old_image = Image(old, len(old))
-                pos = _take(old, buffer, pos)
+                pos = old.add_image(UPDATE, buffer, pos)
             if new is not None:
                 assert after is not None
                 new_image = Image(new, len(new))
                 if partial_json:
                     rewritten, diffs, pos = self._without_diffs(after, buffer, pos, end)
-                    _take(new, rewritten, 0)
+                    new.add_image(UPDATE, rewritten, 0)
                 else:
-                    pos = _take(new, buffer, pos)
+                    pos = new.add_image(UPDATE, buffer, pos)
             self.rows.append(MixedRow(operation, old_image, new_image, diffs))
             self.ops.append(operation)
             count += 1
@@ -183,13 +183,6 @@ class MixedRows:
     def operations(self) -> np.ndarray:
         """What each row does: DELETE, INSERT or UPDATE, as uint8."""
         return np.frombuffer(bytes(self.ops), np.uint8)
-
-
-def _take(rows: RowBuffer, buffer: bytes, pos: int) -> int:
-    """Puts the image at `pos` into `rows`; returns where it ends."""
-    pos = rows.row(buffer, pos)
-    rows.ops.append(UPDATE)
-    return pos
 
 
 def _misfit() -> BinlogError:

@@ -13,8 +13,9 @@ from pymysql.connections import MySQLResult
 from pymysql.constants import COMMAND
 
 from cdc.errors import SnapshotError, SourceError, SourceUnavailableError
-from cdc.source.cells import HEADER, PADDING, cut
+from cdc.source.cells import HEADER, cut
 from cdc.source.translation import translate
+from cdc.values.raw_bytes import PADDING
 
 Cells = list[pa.Array]
 """One binary array of raw values a column."""

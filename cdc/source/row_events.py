@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cdc.errors import BinlogError
 from cdc.source import events
@@ -12,6 +13,13 @@ from cdc.source.compressed_events import uncompressed
 from cdc.source.rows import DELETE, INSERT, UPDATE
 from cdc.source.targets import Target, Targets
 from cdc.source.transaction import OpenTransaction
+
+OPERATIONS: dict[int, int] = {
+    **dict.fromkeys(events.INSERT_ROWS, INSERT),
+    **dict.fromkeys(events.UPDATE_ROWS, UPDATE),
+    **dict.fromkeys(events.DELETE_ROWS, DELETE),
+}
+"""What the rows of each kind of event do."""
 
 _NO_TABLE = b"\xff\xff\xff\x00\x00\x00"
 """The table id of an empty event that only ends a statement."""
@@ -29,6 +37,15 @@ class StreamCounts:
     last_event: float | None = None
     """Wall clock of the last packet from the source, heartbeats included."""
 
+    def add_rows(self, operation: int, count: int) -> None:
+        """So many rows of one operation were seen."""
+        if operation == INSERT:
+            self.inserts += count
+        elif operation == UPDATE:
+            self.updates += count
+        else:
+            self.deletes += count
+
     def __add__(self, later: StreamCounts) -> StreamCounts:
         """What this reader and a `later` one have seen."""
         return StreamCounts(
@@ -39,6 +56,24 @@ class StreamCounts:
             self.deletes + later.deletes,
             later.last_event or self.last_event,
         )
+
+
+class Located(NamedTuple):
+    """Whose rows an event holds (None: of no concern), and where its images begin.
+
+    `first` and `last` say which columns the images before and after a change have: `full` is all. `cascading`: they can
+    change rows of other tables that are not logged.
+    """
+
+    target: Target | None
+    pos: int
+    first: bytes
+    last: bytes
+    full: bool
+    cascading: bool
+
+
+_NOTHING = Located(None, 0, b"", b"", full=True, cascading=False)
 
 
 class RowEvents:
@@ -60,50 +95,55 @@ class RowEvents:
         self._transaction = transaction
         self._counts = counts
 
-    def add(self, kind: int, buffer: bytes, body: int, end: int) -> bool:
-        """Takes in a rows event between `body` (behind its header) and `end`; True if rows were added.
-
-        Raises BinlogError; it names the table where the fault lies in its rows.
-        """
+    def locate(self, kind: int, buffer: bytes, body: int) -> Located:
+        """Looks at what stands before the images in a rows event whose body begins at `body`. Raises BinlogError."""
         try:
             target = self._by_id[buffer[body : body + 6]]
         except KeyError:
             if buffer[body : body + 6] == _NO_TABLE:
-                return False
+                return _NOTHING
             raise BinlogError(
                 "rows without a TABLE_MAP",
                 hint="the position is not a transaction boundary: copy again with POST /sync/full",
             ) from None
         if target is None:
-            return False
+            return _NOTHING
         pos = body + 8
         if kind in events.ROWS_V2:
             pos += buffer[pos] | buffer[pos + 1] << 8
         pos += 1 if buffer[pos] < 251 else 3  # the number of columns, known from the TABLE_MAP
-        width = target.layout.null_bytes
+        width = len(target.present[0])
         first = last = buffer[pos : pos + width]
         pos += width
         if kind in events.UPDATE_ROWS:
             last = buffer[pos : pos + width]
             pos += width
         full = first in target.present and last in target.present
-        cascading = self._cascades and sets_off(self._cascades, target.key, kind, buffer[body + 6])
+        cascading = (
+            kind not in events.INSERT_ROWS
+            and bool(self._cascades)
+            and sets_off(self._cascades, target.key, kind, buffer[body + 6])
+        )
+        return Located(target, pos, first, last, full, cascading)
+
+    def add(self, kind: int, buffer: bytes, body: int, end: int) -> bool:
+        """Takes in a rows event between `body` (behind its header) and `end`; True if rows were added.
+
+        Raises BinlogError; it names the table where the fault lies in its rows.
+        """
+        target, pos, first, last, full, cascading = self.locate(kind, buffer, body)
+        if target is None:
+            return False
         try:
+            if pos > end:
+                raise IndexError
             if kind in events.COMPRESSED_ROWS:
                 buffer = uncompressed(buffer, pos, end)
                 pos, end = 0, len(buffer)
             if full and kind != events.PARTIAL_UPDATE_ROWS:
                 rows = self._batcher.buffer(target.key, target.table_map, target.layout)
                 self._transaction.marks.append((rows, len(rows)))
-                if kind in events.INSERT_ROWS:
-                    count = rows.insert(buffer, pos, end)
-                    self._counts.inserts += count
-                elif kind in events.UPDATE_ROWS:
-                    count = rows.update(buffer, pos, end)
-                    self._counts.updates += count
-                else:
-                    count = rows.delete(buffer, pos, end)
-                    self._counts.deletes += count
+                count = rows.add(OPERATIONS[kind], (buffer[pos:end],))
                 if cascading:
                     self._add_parents(target, kind, rows, buffer, pos, end)
             else:
@@ -116,6 +156,7 @@ class RowEvents:
                 hint="the source's binary log may be damaged",
                 table=target.table,
             ) from error
+        self._counts.add_rows(OPERATIONS[kind], count)
         batch = self._batcher.batch
         batch.rows += count
         batch.bytes += end - pos
@@ -123,9 +164,8 @@ class RowEvents:
 
     def _add_parents(self, target: Target, kind: int, rows: Rows, buffer: bytes, pos: int, end: int) -> None:
         """Rows that others refer to: what became of those stands in no event."""
-        _, length = self._transaction.marks[-1]
         cascades, table_map, layout = self._cascades, target.table_map, target.layout
-        if DELETE not in rows.ops[length:] and not refers_beyond_key(cascades, target.key, table_map, layout):
+        if not rows.last_removes_keys() and not refers_beyond_key(cascades, target.key, table_map, layout):
             return  # updates that left the keys alone
         changes = self._batcher.parent_changes(cascades)
         self._transaction.marks.append((changes, len(changes)))
@@ -141,9 +181,9 @@ class RowEvents:
         first, last = (_columns(bitmap, target.layout.column_count) for bitmap in bitmaps)
         if kind in events.UPDATE_ROWS:
             partial = kind == events.PARTIAL_UPDATE_ROWS
-            images.add(UPDATE, first, last, buffer, pos, end, partial_json=partial)
+            images.add_images(UPDATE, first, last, buffer, pos, end, partial_json=partial)
         else:
-            images.add(DELETE, first, None, buffer, pos, end)
+            images.add_images(DELETE, first, None, buffer, pos, end)
 
     def _add_mixed(
         self, target: Target, kind: int, bitmaps: tuple[bytes, bytes], buffer: bytes, pos: int, end: int
@@ -152,18 +192,10 @@ class RowEvents:
         rows = self._batcher.mixed_buffer(target.key, target.table_map)
         self._transaction.marks.append((rows, len(rows)))
         first, last = (_columns(bitmap, target.layout.column_count) for bitmap in bitmaps)
-        counts = self._counts
-        if kind in events.INSERT_ROWS:
-            count = rows.add(INSERT, None, last, buffer, pos, end)
-            counts.inserts += count
-        elif kind in events.UPDATE_ROWS:
-            partial = kind == events.PARTIAL_UPDATE_ROWS
-            count = rows.add(UPDATE, first, last, buffer, pos, end, partial_json=partial)
-            counts.updates += count
-        else:
-            count = rows.add(DELETE, first, None, buffer, pos, end)
-            counts.deletes += count
-        return count
+        operation, partial = OPERATIONS[kind], kind == events.PARTIAL_UPDATE_ROWS
+        before = None if operation == INSERT else first
+        after = None if operation == DELETE else last
+        return rows.add_images(operation, before, after, buffer, pos, end, partial_json=partial)
 
 
 def _columns(bitmap: bytes, count: int) -> tuple[int, ...]:

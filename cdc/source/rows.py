@@ -1,192 +1,159 @@
-"""Rows of the binary log into column buffers, by a decoder generated for each table's layout.
-
-A row image is a bitmap of NULLs and then the values, one after another. Values of fixed width that stand
-side by side form a run and are taken as one slice; values with a length prefix are taken one by one. No
-value is converted here: that happens a column at a time when a batch closes (`RowBuffer.to_arrow`).
-"""
+"""Rows of the binary log as they came, until their batch closes: then they become columns, all at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 import pyarrow as pa
 
-from cdc.errors import BinlogError, SchemaMismatchError
+from cdc.errors import SchemaMismatchError, ValueDecodeError
 from cdc.schema import Table
+from cdc.source.row_images import FixedCut, RowImages
+from cdc.source.row_layout import RowLayout
+from cdc.source.row_walk import walk_of
 from cdc.source.table_map import TableMap
 from cdc.types import row_schema
-from cdc.values.binlog import Fixed, fixed_column, prefixed_column, storage
+from cdc.values.arrays import Bytes, Ints
+from cdc.values.binlog import fixed_column, prefixed_column
+from cdc.values.raw_bytes import PADDING, RawBytes
 from cdc.values.zero_dates import lost_dates
 
 DELETE, INSERT, UPDATE = 0, 1, 2
 """What a buffered row does: remove its key, put a row whose key is new, put a row whose key exists."""
 
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Columns of fixed width that stand side by side; `offsets` are theirs within the run."""
-
-    columns: tuple[int, ...]
-    offsets: tuple[int, ...]
-    widths: tuple[int, ...]
-
-    @property
-    def width(self) -> int:
-        """Bytes of the whole run."""
-        return self.offsets[-1] + self.widths[-1]
-
-
-@dataclass(frozen=True, slots=True)
-class Cells:
-    """One column of varying length behind a little-endian length of `prefix` bytes."""
-
-    column: int
-    prefix: int
-
-
-@dataclass(frozen=True, slots=True)
-class RowLayout:
-    """How a row image of a table lies in memory, and which columns tell its rows apart (none: all do)."""
-
-    parts: tuple[Run | Cells, ...]
-    column_count: int
-    key: tuple[int, ...]
-
-    @property
-    def null_bytes(self) -> int:
-        """Length of the NULL bitmap."""
-        return (self.column_count + 7) // 8
-
-    @property
-    def columns_bitmap(self) -> bytes:
-        """A bitmap with the bit of every column set."""
-        return ((1 << self.column_count) - 1).to_bytes(self.null_bytes, "little")
-
-    @property
-    def padding_bitmap(self) -> bytes:
-        """A bitmap with all other bits set: the server leaves those beyond the last column as ones."""
-        return bytes(0xFF ^ byte for byte in self.columns_bitmap)
-
-    @classmethod
-    def of(cls, table_map: TableMap, primary_key: tuple[str, ...]) -> RowLayout:
-        """The layout of `table_map`'s rows. `primary_key` names the key's columns."""
-        parts: list[Run | Cells] = []
-        open_run: list[tuple[int, int, int]] = []
-
-        def close_run() -> None:
-            if open_run:
-                columns, offsets, widths = zip(*open_run, strict=True)
-                parts.append(Run(columns, offsets, widths))
-                open_run.clear()
-
-        for i, column in enumerate(table_map.columns):
-            place = storage(column)
-            if isinstance(place, Fixed):
-                offset = open_run[-1][1] + open_run[-1][2] if open_run else 0
-                open_run.append((i, offset, place.width))
-            else:
-                close_run()
-                parts.append(Cells(i, place.length_bytes))
-        close_run()
-        places = {column.name.casefold(): i for i, column in enumerate(table_map.columns)}
-        key = tuple(sorted(places[name.casefold()] for name in primary_key))
-        return cls(tuple(parts), len(table_map.columns), key)
+_BEFORE = 3
+"""The image before an update, and before the one that is marked UPDATE: a row only where the key moves."""
+_PAIR = bytes([_BEFORE, UPDATE])
+_MOST_BYTES = (1 << 31) - 1
 
 
 class RowBuffer:
-    """Rows of one table in the order of the binlog, as columns of raw bytes.
-
-    `insert`, `update` and `delete` take (buffer, start, end) of an event's row images, append what they
-    hold and return how many rows that was; they raise BinlogError where the images don't end at `end`.
-    """
+    """Row images of one table in the order of the binlog. Its length is their number: an update has two."""
 
     __slots__ = (
-        "cells",
-        "delete",
-        "insert",
+        "_chunks",
+        "_counts",
+        "_raw",
+        "_rows",
+        "_starts",
+        "_walk",
         "layout",
         "lost_dates",
-        "nulls",
         "ops",
-        "row",
-        "runs",
         "table_map",
-        "update",
     )
 
     def __init__(self, table_map: TableMap, layout: RowLayout) -> None:
         self.table_map = table_map
         self.layout = layout
         self.ops = bytearray()
+        """What each image stands for; `operations` tells it of rows."""
         self.lost_dates = 0
         """Dates that the calendar lacks and that became NULL when `to_arrow` was called last."""
-        self.nulls: list[bytes] = []
-        self.runs: list[list[bytes]] = [[] for part in layout.parts if isinstance(part, Run)]
-        self.cells: list[list[bytes | None]] = [[] for part in layout.parts if isinstance(part, Cells)]
-        self.insert: Callable[[bytes, int, int], int]
-        self.update: Callable[[bytes, int, int], int]
-        self.delete: Callable[[bytes, int, int], int]
-        self.row: Callable[[bytes, int], int]
-        """Appends the image at a place and returns where it ends; the operation is the caller's to add."""
-        self.insert, self.update, self.delete, self.row = decoder(layout)(self)
+        self._walk = walk_of(layout)
+        self._chunks: list[bytes] = []
+        self._counts: list[int] = []
+        """How many images each chunk has."""
+        self._starts = array("I")
+        """Where each image begins in its chunk."""
+        self._raw: RawBytes | None = None
+        self._rows: tuple[Ints, Bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.ops)
 
-    def truncate(self, length: int) -> None:
-        """Forget all rows behind the first `length`: a transaction or savepoint was rolled back."""
-        del self.ops[length:], self.nulls[length:]
-        for run in self.runs:
-            del run[length:]
-        for cells in self.cells:
-            del cells[length:]
+    def add(self, operation: int, spans: Sequence[bytes]) -> int:
+        """Takes the images of rows events, all of one `operation`; returns how many rows they hold.
 
-    def operations(self) -> np.ndarray:
-        """What each row does: DELETE, INSERT or UPDATE, as uint8."""
-        return np.frombuffer(bytes(self.ops), np.uint8)
+        Raises BinlogError or IndexError where the images of one don't end with it.
+        """
+        if len(spans) == 1:
+            [chunk] = spans
+            bounds = [(0, len(chunk))]
+        else:
+            chunk = b"".join(spans)
+            bounds = list(pairwise(accumulate(map(len, spans), initial=0)))
+        first = next((start for start, end in bounds if start < end), None)
+        if first is None:
+            return 0
+        known = len(self._starts)
+        walk = self._walk.pairs if operation == UPDATE else self._walk.images
+        walk(chunk, bounds, first, self._starts.append)
+        count = len(self._starts) - known
+        self._keep(chunk, count)
+        if operation != UPDATE:
+            self.ops += bytes([operation]) * count
+            return count
+        self.ops += _PAIR * (count // 2)
+        return count // 2
+
+    def add_image(self, operation: int, buffer: bytes, pos: int) -> int:
+        """Takes the image that begins at `pos` as a row; returns where it ends. Errors as in `add`."""
+        stop = self._walk.step(buffer, pos)
+        if stop > len(buffer):
+            raise IndexError
+        self._starts.append(0)
+        self._keep(buffer[pos:stop], 1)
+        self.ops.append(operation)
+        return stop
+
+    def _keep(self, chunk: bytes, count: int) -> None:
+        self._chunks.append(chunk)
+        self._counts.append(count)
+        self._raw = self._rows = None
+
+    def truncate(self, length: int) -> None:
+        """Forget all images behind the first `length`: a transaction or savepoint was rolled back."""
+        excess = len(self.ops) - length
+        del self.ops[length:], self._starts[length:]
+        while excess > 0:
+            last = min(excess, self._counts[-1])
+            self._counts[-1] -= last
+            excess -= last
+            if not self._counts[-1]:
+                del self._counts[-1], self._chunks[-1]
+        self._raw = self._rows = None
+
+    def last_removes_keys(self) -> bool:
+        """Whether what was added last removes a key: as a delete, or as an update that moves it."""
+        count = self._counts[-1]
+        raw = RawBytes(self._chunks[-1] + bytes(PADDING))
+        starts = np.array(self._starts[-count:], np.int64)
+        return bool((_rows(self.layout, raw, starts, self.ops[-count:])[1] == DELETE).any())
+
+    def images(self) -> RowImages:
+        """The rows' images."""
+        return RowImages(self.layout, self._joined(), self._resolved()[0])
+
+    def operations(self) -> Bytes:
+        """What each row does: DELETE, INSERT or UPDATE."""
+        return self._resolved()[1]
 
     def to_arrow(self, table: Table) -> pa.Table:
-        """All rows as an Arrow table of `row_schema(table)`.
+        """All rows as an Arrow table of `row_schema(table)`, in the order of `operations`.
 
         Raises SchemaMismatchError where the rows lack one of the columns, ValueDecodeError where a value
         can't be converted.
         """
         self.lost_dates = 0
-        count = len(self.ops)
-        bitmap = np.frombuffer(b"".join(self.nulls), np.uint8).reshape(count, self.layout.null_bytes)
-        any_null = (bitmap & np.frombuffer(self.layout.columns_bitmap, np.uint8)).any()
-        null_columns = (
-            np.unpackbits(bitmap, axis=1, bitorder="little").astype(bool, copy=False) if any_null else None
-        )
         targets = {column.name.casefold(): column for column in table.columns}
+        sources = self.table_map.columns
+        wanted = {
+            i: targets[c.name.casefold()] for i, c in enumerate(sources) if c.name.casefold() in targets
+        }
         arrays: dict[str, pa.Array] = {}
-        runs, cells = iter(self.runs), iter(self.cells)
-        for part in self.layout.parts:
-            if isinstance(part, Cells):
-                values = next(cells)
-                source = self.table_map.columns[part.column]
-                target = targets.get(source.name.casefold())
-                if target is not None:
-                    arrays[target.name] = prefixed_column(target, source, values)
-                continue
-            matrix = np.frombuffer(b"".join(next(runs)), np.uint8).reshape(count, part.width)
-            for i, offset, width in zip(part.columns, part.offsets, part.widths, strict=True):
-                source = self.table_map.columns[i]
-                target = targets.get(source.name.casefold())
-                if target is None:
-                    continue
-                valid, null_count = None, 0
-                if null_columns is not None:
-                    nulls = null_columns[:, i]
-                    null_count = int(nulls.sum())
-                    valid = ~nulls if null_count else None
-                array = fixed_column(target, source, matrix[:, offset : offset + width], valid)
-                self.lost_dates += lost_dates(target, array, null_count)
-                arrays[target.name] = array
+        for cut in self.images().cut(wanted):
+            source, target = sources[cut.column], wanted[cut.column]
+            if isinstance(cut, FixedCut):
+                converted = fixed_column(target, source, cut.cells, cut.valid)
+                nulls = 0 if cut.valid is None else int(np.count_nonzero(~cut.valid))
+                self.lost_dates += lost_dates(target, converted, nulls)
+            else:
+                converted = prefixed_column(target, source, cut.cells)
+            arrays[target.name] = converted
         missing = [column.name for column in table.columns if column.name not in arrays]
         if missing:
             raise SchemaMismatchError(
@@ -196,170 +163,43 @@ class RowBuffer:
             )
         return pa.Table.from_arrays([arrays[c.name] for c in table.columns], schema=row_schema(table))
 
+    def _joined(self) -> RawBytes:
+        """All chunks behind each other, which take the place of the single ones."""
+        if self._raw is None:
+            bases = np.repeat([*accumulate(map(len, self._chunks), initial=0)][:-1], self._counts)
+            content = b"".join([*self._chunks, bytes(PADDING)])
+            if len(content) > _MOST_BYTES:
+                raise ValueDecodeError(
+                    "The rows of one table in one batch exceed 2 GiB.", hint="lower BATCH_BYTES"
+                )
+            starts = np.frombuffer(self._starts, np.uint32) + bases.astype(np.uint32)
+            self._chunks, self._counts = [content], [len(starts)]
+            self._starts = array("I", starts.tobytes())
+            self._raw = RawBytes(content)
+        return self._raw
 
-def _walk(part: Run | Cells, pos: str, capture: dict[int, str]) -> list[str]:
-    """Source lines that move `pos` over one part without NULLs, keeping the columns in `capture`."""
-    if isinstance(part, Run):
-        lines = [
-            f"{capture[i]} = buf[{pos} + {offset}:{pos} + {offset + width}]"
-            for i, offset, width in zip(part.columns, part.offsets, part.widths, strict=True)
-            if i in capture
-        ]
-        return [*lines, f"{pos} += {part.width}"]
-    lines = [f"stop = {pos} + {part.prefix} + {_prefix(part.prefix, pos)}"]
-    if part.column in capture:
-        lines.append(f"{capture[part.column]} = buf[{pos} + {part.prefix}:stop]")
-    return [*lines, f"{pos} = stop"]
-
-
-def _walk_nulls(part: Run | Cells, pos: str, capture: dict[int, str]) -> list[str]:
-    """As `_walk`, where `bits` says which columns are NULL. A key has no NULLs."""
-    if isinstance(part, Cells):
-        return [f"if not bits & {1 << part.column}:", *_indent(_walk(part, pos, capture))]
-    lines = []
-    for i, width in zip(part.columns, part.widths, strict=True):
-        lines.append(f"if not bits & {1 << i}:")
-        if i in capture:
-            lines.append(f"    {capture[i]} = buf[{pos}:{pos} + {width}]")
-        lines.append(f"    {pos} += {width}")
-    return lines
+    def _resolved(self) -> tuple[Ints, Bytes]:
+        """Where the rows begin, and what they do."""
+        raw = self._joined()
+        if self._rows is None:
+            starts = np.frombuffer(self._starts, np.uint32).astype(np.int64)
+            self._rows = _rows(self.layout, raw, starts, self.ops)
+        return self._rows
 
 
-def _prefix(width: int, pos: str) -> str:
-    """An expression for the length that stands at `pos` in `width` bytes."""
-    if width == 1:
-        return f"buf[{pos}]"
-    if width == 2:
-        return f"(buf[{pos}] | buf[{pos} + 1] << 8)"
-    return f"int.from_bytes(buf[{pos}:{pos} + {width}], 'little')"
-
-
-def _indent(lines: list[str], by: int = 1) -> list[str]:
-    return ["    " * by + line for line in lines]
-
-
-def _take(layout: RowLayout) -> tuple[list[str], list[str]]:
-    """Source lines that append one row at `pos`: without NULLs, and where `bits` has some."""
-    plain: list[str] = []
-    mixed: list[str] = []
-    run = cell = 0
-    for part in layout.parts:
-        if isinstance(part, Run):
-            plain += [f"run{run}(buf[pos:pos + {part.width}])", f"pos += {part.width}"]
-            mask = sum(1 << i for i in part.columns)
-            mixed += [f"if not bits & {mask}:", *_indent(plain[-2:]), "else:", "    pieces = []"]
-            for i, width in zip(part.columns, part.widths, strict=True):
-                mixed += [
-                    f"    if bits & {1 << i}:",
-                    f"        pieces.append({bytes(width)!r})",
-                    "    else:",
-                    f"        pieces.append(buf[pos:pos + {width}])",
-                    f"        pos += {width}",
-                ]
-            mixed.append(f"    run{run}(b''.join(pieces))")
-            run += 1
-        else:
-            lines = [
-                f"start = pos + {part.prefix}",
-                f"pos = start + {_prefix(part.prefix, 'pos')}",
-                f"cell{cell}(buf[start:pos])",
-            ]
-            plain += lines
-            mixed += [
-                f"if bits & {1 << part.column}:",
-                f"    cell{cell}(None)",
-                "else:",
-                *_indent(lines),
-            ]
-            cell += 1
-    return plain, mixed
-
-
-def _source(layout: RowLayout) -> str:
-    """The decoder's source: `bind(buffer)` returns its insert, update, delete and row."""
-    nb = layout.null_bytes
-    no_nulls = f"image == {layout.padding_bitmap!r} or image == {bytes(nb)!r}"
-    plain, mixed = _take(layout)
-    runs = sum(isinstance(part, Run) for part in layout.parts)
-    lines = ["def bind(b):", "    ops = b.ops.append", "    nulls = b.nulls.append"]
-    lines += [f"    run{i} = b.runs[{i}].append" for i in range(runs)]
-    lines += [f"    cell{i} = b.cells[{i}].append" for i in range(len(layout.parts) - runs)]
-    row = [
-        f"image = buf[pos:pos + {nb}]",
-        "nulls(image)",
-        f"pos += {nb}",
-        f"if {no_nulls}:",
-        *_indent(plain),
-        "else:",
-        "    bits = int.from_bytes(image, 'little')",
-        *_indent(mixed),
-    ]
-    lines += ["    def row(buf, pos):", *_indent(row, 2), "        return pos"]
-    for name, op in (("insert", INSERT), ("delete", DELETE)):
-        lines += [
-            f"    def {name}(buf, pos, end):",
-            "        count = 0",
-            "        while pos < end:",
-            *_indent(row, 3),
-            f"            ops({op})",
-            "            count += 1",
-            "        if pos != end:",
-            "            misfit()",
-            "        return count",
-        ]
-    lines += ["    def update(buf, pos, end):", "        count = 0", "        while pos < end:"]
+def _rows(layout: RowLayout, raw: RawBytes, starts: Ints, ops: bytearray) -> tuple[Ints, Bytes]:
+    """Which of the images at `starts` are rows, and what these do."""
+    operations = np.frombuffer(bytes(ops), np.uint8)
+    before = np.flatnonzero(operations == _BEFORE)
+    if not len(before):
+        return starts, operations
+    moves = np.ones(len(before), np.bool_)
     if layout.key:
-        last = next(i for i, part in enumerate(layout.parts) if _holds(part, layout.key[-1]))
-        before = {i: f"old{i}" for i in layout.key}
-        after = {i: f"new{i}" for i in layout.key}
-        walk_key = layout.parts[: last + 1]
-        body = [
-            "before = pos",
-            f"image = buf[pos:pos + {nb}]",
-            f"pos += {nb}",
-            f"if {no_nulls}:",
-            *_indent([line for part in layout.parts for line in _walk(part, "pos", before)]),
-            "else:",
-            "    bits = int.from_bytes(image, 'little')",
-            *_indent([line for part in layout.parts for line in _walk_nulls(part, "pos", before)]),
-            f"image = buf[pos:pos + {nb}]",
-            f"at = pos + {nb}",
-            f"if {no_nulls}:",
-            *_indent([line for part in walk_key for line in _walk(part, "at", after)]),
-            "else:",
-            "    bits = int.from_bytes(image, 'little')",
-            *_indent([line for part in walk_key for line in _walk_nulls(part, "at", after)]),
-            "if " + " and ".join(f"old{i} == new{i}" for i in layout.key) + ":",
-            f"    ops({UPDATE})",
-            "else:",  # the key moves: the old one goes, the new one is new
-            "    row(buf, before)",
-            f"    ops({DELETE})",
-            f"    ops({INSERT})",
-            *row,
-        ]
-    else:
-        body = ["pos = row(buf, pos)", f"ops({DELETE})", f"ops({INSERT})", "pos = row(buf, pos)"]
-    lines += _indent([*body, "count += 1"], 3)
-    lines += ["        if pos != end:", "            misfit()", "        return count"]
-    lines.append("    return insert, update, delete, row")
-    return "\n".join(lines)
-
-
-def _holds(part: Run | Cells, column: int) -> bool:
-    return column in part.columns if isinstance(part, Run) else column == part.column
-
-
-def _misfit() -> None:
-    raise BinlogError(
-        "the row images of an event don't end where the event ends",
-        hint="the event is damaged or of a kind that is not known; see the position in the status",
-    )
-
-
-@lru_cache(maxsize=4096)
-def decoder(layout: RowLayout) -> Callable[[RowBuffer], tuple[Any, Any, Any, Any]]:
-    """The generated `bind` function for a layout."""
-    namespace: dict[str, Any] = {"misfit": _misfit}
-    exec(compile(_source(layout), "<row decoder>", "exec"), namespace)
-    bind: Callable[[RowBuffer], tuple[Any, Any, Any, Any]] = namespace["bind"]
-    return bind
+        pairs = np.column_stack((starts[before], starts[before + 1])).reshape(-1)
+        moves = RowImages(layout, raw, pairs).pairs_differ(layout.key)
+    operations = operations.copy()
+    operations[before] = DELETE
+    operations[before[moves] + 1] = INSERT
+    is_row = np.ones(len(operations), np.bool_)
+    is_row[before[~moves]] = False
+    return starts[is_row], operations[is_row]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cdc.errors import BinlogError, SchemaMismatchError
 from cdc.schema import NameCase, Table
 from cdc.source.agreement import disagreement
-from cdc.source.rows import RowLayout
+from cdc.source.row_layout import RowLayout
 from cdc.source.table_map import TableMap, read_table_map
 from cdc.values.charsets import decoder
 

@@ -50,6 +50,12 @@ def binary(cells: RawCells) -> pa.Array:
     return array
 
 
+def listed(cells: RawCells) -> Sequence[bytes | None]:
+    """The cells as Python objects."""
+    every: Sequence[bytes | None] = cells.to_pylist() if isinstance(cells, pa.Array) else cells
+    return every
+
+
 def offsets_and_data(array: pa.Array) -> tuple[npt.NDArray[np.int32], Bytes]:
     """Offsets (one more than rows) and bytes of a binary or string array that `binary` made."""
     _, offsets, data = array.buffers()
@@ -87,7 +93,7 @@ def padded(cells: RawCells, length: int) -> tuple[Bytes, Bools | None]:
     if (missing < 0).any():
         raise ValueDecodeError(f"A value has more than the {length} bytes of its type.")
     if missing.any():  # in C, one cell after another: faster here than any shuffling of whole arrays
-        every = cells.to_pylist() if isinstance(cells, pa.Array) else cells
+        every: Sequence[Any] = listed(cells)
         present = every if valid is None else compress(every, valid.tolist())
         filled = b"".join(map(bytes.ljust, present, repeat(length), repeat(b"\0")))
         data = np.frombuffer(filled, np.uint8)
@@ -138,8 +144,7 @@ def strings(cells: RawCells) -> pa.Array:
     try:
         return array.cast(pa.string())
     except pa.ArrowInvalid:
-        every: Sequence[bytes | None] = array.to_pylist()
-        return by_distinct(every, lambda cell: cell.decode("utf-8", "replace"), pa.string())
+        return by_distinct(listed(array), lambda cell: cell.decode("utf-8", "replace"), pa.string())
 
 
 def by_distinct(cells: Sequence[Cell | None], convert: Callable[[Cell], Any], kind: pa.DataType) -> pa.Array:

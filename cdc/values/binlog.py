@@ -6,7 +6,7 @@ cells, which must not change afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import pyarrow as pa
 from cdc.errors import SchemaMismatchError
 from cdc.schema import Column
 from cdc.types import DECIMAL_DIGITS, GEOMETRIES, arrow_type
-from cdc.values.arrays import Bools, Bytes, by_distinct
+from cdc.values.arrays import Bools, Bytes, RawCells, by_distinct, listed
 from cdc.values.binlog_column import (
     BinlogColumn,
     FieldType,
@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 FixedReader = Callable[[Column, BinlogColumn, Bytes, Bools | None], pa.Array]
-PrefixedReader = Callable[[Column, BinlogColumn, Sequence[bytes | None]], pa.Array]
+PrefixedReader = Callable[[Column, BinlogColumn, RawCells], pa.Array]
 
 
 def fixed_column(target: Column, source: BinlogColumn, cells: Bytes, valid: Bools | None) -> pa.Array:
@@ -72,8 +72,8 @@ def fixed_column(target: Column, source: BinlogColumn, cells: Bytes, valid: Bool
     return array
 
 
-def prefixed_column(target: Column, source: BinlogColumn, cells: list[bytes | None]) -> pa.Array:
-    """A column of values with a length before them; None is NULL. Errors as in `fixed_column`."""
+def prefixed_column(target: Column, source: BinlogColumn, cells: RawCells) -> pa.Array:
+    """A column of values with a length before them. Errors as in `fixed_column`."""
     reader = _PREFIXED.get((target.data_type, source.type_code))
     if reader is None:
         raise _mismatch(target, source)
@@ -127,30 +127,30 @@ def _bytes_alone(convert: Callable[[Bytes, Bools | None], pa.Array]) -> FixedRea
     return lambda _target, _source, cells, valid: convert(cells, valid)
 
 
-def _cells_alone(convert: Callable[[Sequence[bytes | None]], pa.Array]) -> PrefixedReader:
+def _cells_alone(convert: Callable[[RawCells], pa.Array]) -> PrefixedReader:
     """A reader that needs nothing of the column but its cells."""
     return lambda _target, _source, cells: convert(cells)
 
 
-def _inflated(source: BinlogColumn, cells: Sequence[bytes | None]) -> Sequence[bytes | None]:
+def _inflated(source: BinlogColumn, cells: RawCells) -> RawCells:
     if source.type_code not in (FieldType.VARCHAR_COMPRESSED, FieldType.BLOB_COMPRESSED):
         return cells
-    return [None if cell is None else inflate(cell) for cell in cells]
+    return [None if cell is None else inflate(cell) for cell in listed(cells)]
 
 
-def _text(target: Column, source: BinlogColumn, cells: Sequence[bytes | None]) -> pa.Array:
+def _text(target: Column, source: BinlogColumn, cells: RawCells) -> pa.Array:
     return text_array(_inflated(source, cells), source.character_set or target.character_set)
 
 
-def _blob(target: Column, source: BinlogColumn, cells: Sequence[bytes | None]) -> pa.Array:
+def _blob(target: Column, source: BinlogColumn, cells: RawCells) -> pa.Array:
     return blob_array(target, _inflated(source, cells))
 
 
-def _json(_target: Column, _source: BinlogColumn, cells: Sequence[bytes | None]) -> pa.Array:
-    return by_distinct(cells, json_text, pa.string())
+def _json(_target: Column, _source: BinlogColumn, cells: RawCells) -> pa.Array:
+    return by_distinct(listed(cells), json_text, pa.string())
 
 
-def _vector(target: Column, _source: BinlogColumn, cells: Sequence[bytes | None]) -> pa.Array:
+def _vector(target: Column, _source: BinlogColumn, cells: RawCells) -> pa.Array:
     return vector_array(target.name, cells)
 
 

@@ -7,7 +7,7 @@ MariaDB's utf8 and utf32) can hold become U+FFFD, as they do when the copy's byt
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc.errors import ValueDecodeError
-from cdc.values.arrays import Bytes, binary, by_distinct, offsets_and_data, relabel, strings
+from cdc.values.arrays import Bytes, RawCells, binary, by_distinct, listed, offsets_and_data, relabel, strings
 from cdc.values.single_byte import UPPER_HALVES
 
 _ASCII = "".join(map(chr, range(128)))
@@ -205,7 +205,7 @@ def decoder(charset: str) -> Callable[[bytes], str]:
     raise ValueDecodeError(f"Character set {charset} is not known.", hint="exclude the table or convert it")
 
 
-def text_array(cells: Sequence[bytes | None], charset: str | None) -> pa.Array:
+def text_array(cells: RawCells, charset: str | None) -> pa.Array:
     """A string array of cells in `charset` (None: utf8mb4).
 
     Whole columns at once for UTF-8 and the single-byte sets, and for all sets where every byte is ASCII.
@@ -223,9 +223,9 @@ def text_array(cells: Sequence[bytes | None], charset: str | None) -> pa.Array:
     return _by_value(cells, charset)
 
 
-def _by_value(cells: Sequence[bytes | None], charset: str) -> pa.Array:
+def _by_value(cells: RawCells, charset: str) -> pa.Array:
     try:
-        return by_distinct(cells, decoder(charset), pa.string())
+        return by_distinct(listed(cells), decoder(charset), pa.string())
     except ValueError:  # half a character at the end
         raise ValueDecodeError(f"A text of character set {charset} has an incomplete character.") from None
 

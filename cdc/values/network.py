@@ -6,13 +6,11 @@ have are marked.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cdc.values.arrays import Bools, Bytes, Ints, marked_bytes, padded
+from cdc.values.arrays import Bools, Bytes, Ints, RawCells, marked_bytes, padded
 
 _HEX = np.frombuffer(bytes(range(256)).hex().encode(), np.uint8).reshape(256, 2)
 _DASHES = (8, 13, 18, 23)
@@ -21,7 +19,7 @@ _WORDS = 8
 _ZERO, _DOT, _COLON = b"0.:"
 
 
-def uuid_array(cells: Sequence[bytes | None]) -> pa.Array:
+def uuid_array(cells: RawCells) -> pa.Array:
     """UUID as text in lower case; the binary log keeps the order of the text for every version."""
     matrix, valid = padded(cells, 16)
     text = np.full((len(matrix), 36), ord("-"), np.uint8)
@@ -29,14 +27,14 @@ def uuid_array(cells: Sequence[bytes | None]) -> pa.Array:
     return marked_bytes(pa.string(), text, None, valid)
 
 
-def inet4_array(cells: Sequence[bytes | None]) -> pa.Array:
+def inet4_array(cells: RawCells) -> pa.Array:
     """INET4 as dotted decimals."""
     matrix, valid = padded(cells, 4)
     text, keep = _dotted(matrix)
     return marked_bytes(pa.string(), text, keep, valid)
 
 
-def inet6_array(cells: Sequence[bytes | None]) -> pa.Array:
+def inet6_array(cells: RawCells) -> pa.Array:
     """INET6 as INET6_NTOA prints it: the first longest run of zero words (one is enough) becomes "::".
 
     IPv4-compatible and IPv4-mapped addresses end in dotted decimals, unlike Python's ipaddress.

@@ -17,7 +17,8 @@ from cdc.schema import Table
 from cdc.source.catalog import load_tables
 from cdc.source.connection import SourceEndpoint
 from cdc.source.result_rows import Cells, read_columns
-from cdc.source.rows import RowBuffer, RowLayout
+from cdc.source.row_layout import RowLayout
+from cdc.source.rows import INSERT, RowBuffer
 from cdc.source.server import collation_names
 from cdc.source.table_map import read_table_map
 from cdc.types import TypeChoices, select_expression
@@ -67,7 +68,8 @@ def gather(database: Database, since: tuple[str, int]) -> Generator[Unconverted,
                 known[number] = None
         elif (buffer := known[number]) is not None:
             at = 8 + (struct.unpack_from("<H", body, 8)[0] if kind == _WRITE_ROWS_V2 else 0)
-            buffer.insert(body, at + (1 if body[at] < 251 else 3) + buffer.layout.null_bytes, len(body))
+            at += (1 if body[at] < 251 else 3) + buffer.layout.null_bytes
+            buffer.add(INSERT, [body[at:]])
     for name, buffer in buffers.items():
         table = tables[name]
         columns = ", ".join(select_expression(column) for column in table.columns)

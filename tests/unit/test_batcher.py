@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cdc.position import Position
 from cdc.source.batcher import Batch, Batcher, FlushReason
-from cdc.source.rows import RowLayout
+from cdc.source.row_layout import RowLayout
+from cdc.source.rows import INSERT
 from cdc.source.table_map import TableMap
 from cdc.values.binlog import FieldType, binlog_column
 
@@ -30,7 +31,7 @@ class Bench:
     def rows(self, count: int) -> None:
         buffer = self.batcher.buffer("t", MAP, LAYOUT)
         for _ in range(count):
-            buffer.insert(b"\xfe\1\0\0\0", 0, 5)
+            buffer.add(INSERT, [b"\xfe\1\0\0\0"])
         self.batcher.batch.rows += count
 
 

@@ -16,7 +16,7 @@ from cdc.errors import BinlogError, DucklingError
 from cdc.schema import Column, NameCase, Table
 from cdc.source import events
 from cdc.source.batcher import Batch, Batcher
-from cdc.source.binlog import Event
+from cdc.source.binlog import Stretch
 from cdc.source.compressed_events import payload_events, uncompressed, uncompressed_query
 from cdc.source.mixed_rows import MixedRows
 from cdc.source.stream import BinlogReader
@@ -40,9 +40,9 @@ class Scripted:
     def __init__(self, script: list[bytes]) -> None:
         self._script = script
 
-    def events(self) -> Iterator[Event | None]:
+    def stretches(self) -> Iterator[Stretch | None]:
         for event in self._script:
-            yield event, 0, len(event)
+            yield Stretch(event, [0], [len(event)])
         yield None
 
     def wake(self) -> None:
@@ -241,4 +241,4 @@ def test_mixed_images_of_made_up_bytes_end_or_are_an_error_of_ours(data: bytes, 
     held = tuple(sorted(columns))
     for partial in (False, True):
         with suppress(BinlogError, IndexError):  # RowEvents says of an IndexError that the rows can't be read
-            rows.add(2, held, held, data, 0, len(data), partial_json=partial)
+            rows.add_images(2, held, held, data, 0, len(data), partial_json=partial)

@@ -1,6 +1,6 @@
 """Each short cut of the stream beside the plain way that it stands for: the same outcome, whatever comes.
 
-Others stand with their subjects: the generated decoders (test_rows_decoder), the ends of integer keys (test_apply),
+Others stand with their subjects: the generated walk over rows (test_rows), the ends of integer keys (test_apply),
 cells cut a column at a time (test_result_rows), the stream beside the copy (test_copy_equals_stream).
 """
 

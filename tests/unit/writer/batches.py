@@ -18,7 +18,8 @@ from cdc.replica.target import BatchTarget
 from cdc.replica.writer import Writer
 from cdc.schema import Column, Table
 from cdc.source.batcher import Batch, FlushReason
-from cdc.source.rows import RowBuffer, RowLayout
+from cdc.source.row_layout import RowLayout
+from cdc.source.rows import INSERT, RowBuffer
 from cdc.source.table_map import TableMap
 from cdc.values.binlog import FieldType, binlog_column
 
@@ -37,7 +38,7 @@ def batch(*ids: int, at: int | None = None, table: str = "t") -> Batch:
     rows = RowBuffer(_MAPS[table], layout)
     for i in ids:
         image = b"\xfe" + (struct.pack("<i", i) if table == "t" else i.to_bytes(3, "little"))
-        rows.insert(image, 0, len(image))
+        rows.add(INSERT, [image])
     position = None if at is None else Position("mysql", "a-server", "binlog.000001", at)
     return Batch([(table, rows)], rows=len(ids), transactions=1, position=position, reason=FlushReason.IDLE)
 

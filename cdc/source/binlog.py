@@ -15,7 +15,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pymysql
 
@@ -33,12 +33,19 @@ _COM_BINLOG_DUMP = 0x12
 _COM_REGISTER_SLAVE = 0x15
 _COM_BINLOG_DUMP_GTID = 0x1E
 _THROUGH_GTID = 0x04
+_PACKET_HEAD = struct.Struct("<I")
+"""A packet's length in three bytes, and its number in one."""
 _FULL_PACKET = 0xFFFFFF
 _RECEIVE_BYTES = 1 << 18
 _MISSED_HEARTBEATS = 3
 
-Event = tuple[bytes, int, int]
-"""A buffer, and where in it one event's header begins and its last byte ends."""
+
+class Stretch(NamedTuple):
+    """Whole events that lie in one buffer, in order: where their headers begin, and where their last bytes end."""
+
+    buffer: bytes
+    begins: list[int]
+    ends: list[int]
 
 
 class BinlogDump:
@@ -122,33 +129,41 @@ class BinlogDump:
             _COM_BINLOG_DUMP, struct.pack("<IHI", offset, 0, server_id) + file.encode()
         )
 
-    def events(self, patience: float = 1.0) -> Iterator[Event | None]:
-        """Events in order; None each time that there is nothing to read now.
+    def stretches(self, patience: float = 1.0) -> Iterator[Stretch | None]:
+        """Events in order, as many at a time as have come; None each time that there is nothing to read now.
 
         After a None the next call waits for data, `patience` seconds at most. Raises
         SourceUnavailableError when the connection is lost or silent, PositionLostError when the source no
         longer has what was asked for, BinlogError for anything else that it refuses.
         """
+        unpack = _PACKET_HEAD.unpack_from
         buffer, pos = b"", 0
         while True:
-            size = len(buffer)
-            missing = 4 - (size - pos)
-            while missing <= 0:
-                length = buffer[pos] | buffer[pos + 1] << 8 | buffer[pos + 2] << 16
-                stop = pos + 4 + length
-                missing = stop - size
-                if missing > 0:
+            begins: list[int] = []
+            ends: list[int] = []
+            size, missing, length = len(buffer), 0, 0
+            while size - pos > _PACKET_HEAD.size:
+                (head,) = unpack(buffer, pos)
+                length = head & _FULL_PACKET
+                stop = pos + _PACKET_HEAD.size + length
+                if stop > size:
+                    missing = stop - size
                     break
-                if length == _FULL_PACKET:
-                    buffer, pos = self._join_packets(buffer, pos)
-                    yield buffer, 1, pos
-                    size = len(buffer)
-                else:
-                    if buffer[pos + 4]:
-                        raise self._ended(buffer[pos + 4 : stop])
-                    yield buffer, pos + 5, stop
-                    pos = stop
-                missing = 4 - (size - pos)
+                if length == _FULL_PACKET or not length or buffer[pos + 4]:
+                    break
+                begins.append(pos + 5)
+                ends.append(stop)
+                pos = stop
+            else:
+                missing = pos + _PACKET_HEAD.size + 1 - size
+            if begins:
+                yield Stretch(buffer, begins, ends)
+            if missing <= 0:
+                if length != _FULL_PACKET:
+                    raise self._ended(buffer[pos + 4 : pos + 4 + length])
+                buffer, pos = self._join_packets(buffer, pos)
+                yield Stretch(buffer, [1], [pos])
+                continue
             parts = [buffer[pos:]]
             while missing > 0:
                 if data := self._receive():
@@ -240,13 +255,13 @@ class BinlogDump:
 
     def _ended(self, packet: bytes) -> SourceError:
         """The error that an EOF or ERR packet in place of an event means."""
-        if packet[0] == 0xFE:
+        if packet[:1] == b"\xfe":
             return SourceUnavailableError(
                 "the source ended the dump", hint="it is asked again from the last committed position"
             )
-        if packet[0] != 0xFF:
+        if packet[:1] != b"\xff":
             return BinlogError(
-                f"the source sent a packet of unknown kind {packet[0]:#04x}",
+                f"the source sent a packet of unknown kind 0x{packet[:1].hex()}",
                 hint="report the source's version",
             )
         code = int.from_bytes(packet[1:3], "little")

@@ -107,6 +107,22 @@ class Boundaries:
         self._counts.transactions += 1
         return self._arrive(drained=False)
 
+    def passed(self) -> bool:
+        """Transactions have ended, the last one here, that were taken all at once. True ends the stream."""
+        return self._arrive(drained=False)
+
+    def clear_until(self, log_pos: int) -> bool:
+        """Whether this is a boundary, and nothing is to be done from here to that end position of an event."""
+        place = self._place
+        return not (
+            self._transaction.is_open
+            or place.gtid_is_open
+            or self._changes
+            or self._batcher.parts
+            or self.stopping
+            or not self._meetings.none_until(place, place.offset_of(log_pos))
+        )
+
     def idle(self) -> bool:
         """Nothing more to read now. True ends the stream.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from cdc.errors import BinlogError, ValueDecodeError
-from cdc.source.binlog import Event
+from cdc.source.binlog import Stretch
 from cdc.source.events import HEADER_BYTES
 from cdc.source.table_map import read_lenenc
 from cdc.values.compressed import inflate
@@ -23,7 +23,7 @@ _ZSTD, _NONE = 0, 255
 _PIECE_BYTES = 1 << 20
 
 
-def payload_events(buffer: bytes, start: int, end: int) -> Iterator[Event]:
+def payload_events(buffer: bytes, start: int, end: int) -> Iterator[Stretch]:
     """The events of a TRANSACTION_PAYLOAD event that lies between `start` (behind its header) and `end`.
 
     They are unpacked piece by piece: memory is bounded by the largest event inside, not by the
@@ -65,19 +65,24 @@ def _payload_head(buffer: bytes, pos: int, end: int) -> tuple[int, int, int]:
     return size, method, pos
 
 
-def cut_events(source: pa.NativeFile) -> Iterator[Event]:
+def cut_events(source: pa.NativeFile) -> Iterator[Stretch]:
     """The events of a stream of uncompressed bytes."""
     buffer, pos = b"", 0
     ended = False
     while True:
+        begins: list[int] = []
+        ends: list[int] = []
         while len(buffer) - pos >= HEADER_BYTES:
             stop = pos + int.from_bytes(buffer[pos + 9 : pos + 13], "little")
             if stop < pos + HEADER_BYTES:
                 raise _damaged("an event of a compressed transaction")
             if stop > len(buffer):
                 break
-            yield buffer, pos, stop
+            begins.append(pos)
+            ends.append(stop)
             pos = stop
+        if begins:
+            yield Stretch(buffer, begins, ends)
         if ended:
             break
         parts = [buffer[pos:]]

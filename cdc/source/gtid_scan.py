@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -24,10 +25,7 @@ def gtid_position_at(connection: Any, place: Position, *, server_id: int) -> str
     with closing(
         BinlogDump(connection, start, server_id=server_id, heartbeat=_HEARTBEAT, gtid=False)
     ) as dump:
-        for event in dump.events():
-            if event is None:
-                continue
-            buffer, begin, end = event
+        for buffer, begin, end in _events(dump):
             _, kind, origin, _, log_pos, flags = events.HEADER.unpack_from(buffer, begin)
             body = buffer[begin + events.HEADER_BYTES : end]
             if kind == events.MARIADB_GTID:
@@ -41,3 +39,10 @@ def gtid_position_at(connection: Any, place: Position, *, server_id: int) -> str
     raise SnapshotError(
         f"the binary log ended before {place.file}:{place.offset}", hint="the copy is tried again"
     )
+
+
+def _events(dump: BinlogDump) -> Iterator[tuple[bytes, int, int]]:
+    for stretch in dump.stretches():
+        if stretch is not None:
+            for begin, end in zip(stretch.begins, stretch.ends, strict=True):
+                yield stretch.buffer, begin, end

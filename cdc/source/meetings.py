@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from cdc.errors import BinlogError, DucklingError
-from cdc.position import Position
+from cdc.position import Position, file_number
 from cdc.source.place import Place
 
 
@@ -56,6 +56,19 @@ class Meetings:
 
     # For the reader ----------------------------------------------------------------------------------
 
+    def none_until(self, place: Place, offset: int) -> bool:
+        """Whether nobody is to be met in the file of `place` up to `offset`; told without taking a position."""
+        for meeting in self._waiting:
+            target = meeting.target
+            if target is None or target.server != place.server:
+                return False
+            if target.file == place.file:
+                if target.offset <= offset:
+                    return False
+            elif file_number(target.file) < file_number(place.file):
+                return False
+        return True
+
     def end(self, error: DucklingError) -> None:
         """The reader has ended: whoever waits, and whoever comes, gets `error`."""
         with self._lock:
@@ -70,16 +83,7 @@ class Meetings:
 
         `flush` is called once, before the first is told. True if the reader was held: tables may be others.
         """
-        for meeting in self._waiting:  # a catch-up has one, and comes by with each transaction
-            target = meeting.target
-            if (
-                target is None
-                or target.offset <= place.offset
-                or target.file != place.file
-                or target.server != place.server
-            ):
-                break
-        else:
+        if self.none_until(place, place.offset):  # a catch-up has one, and comes by with each transaction
             return False
         here = place.position
         flushed = held = False

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from cdc.position import GtidPosition, GtidSet, Position
 from cdc.source import events
+from cdc.values.arrays import Ints
 
 _HALF_WRAP = 1 << 31
 """A position that falls by more than this went past 4 GiB."""
@@ -102,6 +105,35 @@ class Place:
         assert isinstance(gtids, GtidPosition)
         self._add_gtid = lambda: gtids.advance(domain, server_id, sequence)
         self._time = None
+
+    def add_gtids(self, source: str, first: int, last: int, when: float | None) -> None:
+        """MySQL GTIDs of transactions that end before `pass_to`; `when` is the last one's time."""
+        gtids = self._gtids
+        assert isinstance(gtids, GtidSet)
+        gtids.add(source, first, last)
+        self._time = when
+
+    def add_mariadb_gtid(self, domain: int, server_id: int, sequence: int) -> None:
+        """The last MariaDB GTID of a domain among transactions that end before `pass_to`."""
+        gtids = self._gtids
+        assert isinstance(gtids, GtidPosition)
+        gtids.advance(domain, server_id, sequence)
+        self._time = None
+
+    def leads_to(self, log_positions: Ints) -> bool:
+        """Whether events with these end positions follow here, without a file's end or 4 GiB between them."""
+        before = np.concatenate(([self.offset & 0xFFFFFFFF], log_positions[:-1]))
+        return self.known and bool((before < log_positions).all())
+
+    def offset_of(self, log_pos: int) -> int:
+        """The offset of an event's end position, before 4 GiB more have passed."""
+        return self.offset + log_pos - (self.offset & 0xFFFFFFFF)
+
+    def pass_to(self, log_pos: int, timestamp: int) -> None:
+        """Transactions end here, the last one with an event of that position and time, as `commit` says of one."""
+        self.offset = self.offset_of(log_pos)
+        self._timestamp = self._time or float(timestamp)
+        self.boundary = (self.file, self.offset)
 
     def forget_gtid(self) -> None:
         """The transaction that was announced never ended: its GTID was not used."""

@@ -11,13 +11,14 @@ from cdc.position import Position
 from cdc.schema import NameCase, Table
 from cdc.source import events
 from cdc.source.batcher import Batcher
-from cdc.source.binlog import BinlogDump, Event
+from cdc.source.binlog import BinlogDump, Stretch
 from cdc.source.boundaries import Boundaries
 from cdc.source.cascades import Cascades
 from cdc.source.compressed_events import payload_events, uncompressed_query
 from cdc.source.ddl import SchemaChange
 from cdc.source.logged_statements import load_query
 from cdc.source.meetings import Meeting, Meetings
+from cdc.source.ordinary import OrdinaryTransactions
 from cdc.source.place import Place
 from cdc.source.query_events import QueryEvents
 from cdc.source.row_events import RowEvents, StreamCounts
@@ -89,6 +90,7 @@ class BinlogReader:
             committed=committed,
             whole=self._whole,
         )
+        self._ordinary = OrdinaryTransactions(place, targets, self._rows, batcher, self.counts)
         self._prepared = XaTransactions(batcher, schema=schema, names=names, load=load_prepared)
         self._xa = XaEvents(self._prepared, transaction, batcher, boundaries, targets, self._replay)
         self._queries = QueryEvents(
@@ -147,7 +149,7 @@ class BinlogReader:
         roll them back.
         """
         try:
-            self._read(self._dump.events())
+            self._read(self._dump.stretches())
         except DucklingError as error:
             if isinstance(error, RolledBackPartError):
                 self._whole.until = self.place
@@ -160,8 +162,38 @@ class BinlogReader:
             raise failure from error
         self._meetings.end(StoppedError("the stream was stopped", hint="start it again: POST /cdc/start"))
 
-    def _read(self, source: Iterable[Event | None], *, inside: bool = False) -> bool:
-        """Reads all of `source`; True ends the stream. `inside`: events out of another one.
+    def _read(self, source: Iterable[Stretch | None]) -> bool:
+        """Reads all of `source`. True ends the stream."""
+        boundaries, ordinary = self._boundaries, self._ordinary
+        for stretch in source:
+            if stretch is None:
+                if self._failure is not None:
+                    raise self._failure
+                self.drained = True
+                if boundaries.idle():
+                    return True
+                continue
+            self.drained = False
+            self.counts.last_event = self._wall_clock()
+            at = 0
+            for first, last in ordinary.find(stretch):
+                if self._take(stretch, at, first):
+                    return True
+                at = first
+                *_, end, _ = events.HEADER.unpack_from(stretch.buffer, stretch.begins[last - 1])
+                while at < last and self._prepared.recording is None and boundaries.clear_until(end):
+                    taken = ordinary.take(stretch, at, last, checksum=self._checksum)
+                    at += taken
+                    if not taken:
+                        break
+                    if boundaries.passed():
+                        return True
+            if self._take(stretch, at, len(stretch.begins)):
+                return True
+        return False
+
+    def _take(self, stretch: Stretch, first: int, last: int, *, inside: bool = False) -> bool:
+        """Takes the events from `first` up to `last`, one by one. True ends the stream. `inside`: out of another event.
 
         Those have no checksum, and no place of their own.
         """
@@ -170,25 +202,15 @@ class BinlogReader:
         rows, table_map, begins = self._hot_kinds()
         format_description, xid, payload = events.FORMAT_DESCRIPTION, events.XID, events.TRANSACTION_PAYLOAD
         placeless, artificial, checksum_bytes = events.PLACELESS, events.ARTIFICIAL, events.CHECKSUM_BYTES
-        wall_clock = self._wall_clock
         counts, place, transaction, boundaries = self.counts, self._place, self._transaction, self._boundaries
         add_rows, add_table, conclude = self._rows.add, self._targets.add, boundaries.conclude
         recording = self._prepared.recording
-        for event in source:
-            if event is None:
-                if self._failure is not None:
-                    raise self._failure
-                self.drained = True
-                if boundaries.idle():
-                    return True
-                continue
-            self.drained = False
-            buffer, start, end = event
+        buffer = stretch.buffer
+        for start, end in zip(stretch.begins[first:last], stretch.ends[first:last], strict=True):
             timestamp, kind, server_id, size, log_pos, flags = unpack(buffer, start)
             if size != end - start:
                 raise self._unreadable(f"an event says {size} bytes and has {end - start}")
             counts.events += 1
-            counts.last_event = wall_clock()
             if inside:
                 log_pos = 0
             elif kind == format_description:
@@ -217,7 +239,7 @@ class BinlogReader:
             elif kind == begins and events.is_begin(buffer, body, end):
                 transaction.is_open = True
             elif kind == payload and not inside:
-                if self._read(payload_events(buffer, body, end), inside=True):
+                if self._inside(payload_events(buffer, body, end)):
                     return True
                 recording = self._prepared.recording
                 rows, table_map, begins = self._hot_kinds()
@@ -234,6 +256,10 @@ class BinlogReader:
             ):
                 return True
         return False
+
+    def _inside(self, source: Iterable[Stretch]) -> bool:
+        """Takes events that come out of another one. True ends the stream."""
+        return any(self._take(stretch, 0, len(stretch.begins), inside=True) for stretch in source)
 
     def _hot_kinds(self) -> tuple[frozenset[int], int, int]:
         """The kinds that the loop takes by itself: rows, TABLE_MAP, QUERY. In an XA transaction none of them."""
@@ -293,9 +319,9 @@ class BinlogReader:
         if gtid.prepares_xa:
             self._prepared.begin(xid_of_gtid(body))
 
-    def _replay(self, source: Iterable[Event]) -> bool:
+    def _replay(self, source: Iterable[Stretch]) -> bool:
         """Reads events that were kept, as if they stood here. True ends the stream."""
-        ends = self._read(source, inside=True)
+        ends = self._inside(source)
         self._targets.by_id.clear()
         return ends
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 from cdc.schema import NameCase
 from cdc.source import events
 from cdc.source.batcher import Batcher
-from cdc.source.binlog import Event
+from cdc.source.binlog import Stretch
 from cdc.source.compressed_events import cut_events
 
 _CHUNK_BYTES = 1 << 20
@@ -131,7 +131,7 @@ class XaTransactions:
         self._kept.pop(xid, None)
         self._batcher.prepare(xid, 0, None)
 
-    def events(self, xid: str, flush: Callable[[], None]) -> Iterator[Event] | None:
+    def events(self, xid: str, flush: Callable[[], None]) -> Iterator[Stretch] | None:
         """The events of a prepared transaction; None where none of that name is known.
 
         `flush` hands on what the open batch holds, and is called where the bookkeeping must be asked.
@@ -143,6 +143,6 @@ class XaTransactions:
         return None if chunks is None else _events(list(chunks) if isinstance(chunks, list) else chunks)
 
 
-def _events(chunks: Iterable[bytes]) -> Iterator[Event]:
+def _events(chunks: Iterable[bytes]) -> Iterator[Stretch]:
     for chunk in chunks:
         yield from cut_events(pa.BufferReader(chunk))

@@ -8,7 +8,7 @@ from cdc.errors import BinlogError, SchemaMismatchError
 from cdc.schema import Table
 from cdc.source import events
 from cdc.source.batcher import Batcher, FlushReason
-from cdc.source.binlog import Event
+from cdc.source.binlog import Stretch
 from cdc.source.boundaries import Boundaries
 from cdc.source.targets import Targets
 from cdc.source.transaction import OpenTransaction
@@ -25,7 +25,7 @@ class XaEvents:
         batcher: Batcher,
         boundaries: Boundaries,
         targets: Targets,
-        replay: Callable[[Iterable[Event]], bool],
+        replay: Callable[[Iterable[Stretch]], bool],
     ) -> None:
         self._transactions = transactions
         self._transaction = transaction

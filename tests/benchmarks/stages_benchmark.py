@@ -31,7 +31,7 @@ from cdc.sandbox.installation import Flavor
 from cdc.sandbox.servers import running
 from cdc.schema import NameCase, Table
 from cdc.source.batcher import Batch, Batcher
-from cdc.source.binlog import BinlogDump, Event
+from cdc.source.binlog import BinlogDump, Stretch
 from cdc.source.catalog import load_tables
 from cdc.source.connection import SourceEndpoint
 from cdc.source.rows import RowBuffer
@@ -75,12 +75,12 @@ _WORKS = (
 class _Replayed:
     """A dump that was read before: the events of `kept`, then a source with nothing more to say."""
 
-    def __init__(self, kept: list[Event], checksum: bool) -> None:
+    def __init__(self, kept: list[Stretch], checksum: bool) -> None:
         self.checksum = checksum
         self._kept = kept
         self.at_end: Callable[[], None] = lambda: None
 
-    def events(self) -> Iterator[Event | None]:
+    def stretches(self) -> Iterator[Stretch | None]:
         """All of them."""
         yield from self._kept
         self.at_end()
@@ -115,18 +115,18 @@ class Profile:
         yield
         self.seconds[stage] += clock() - began
 
-    def _read(self, endpoint: SourceEndpoint, position: Position, end: int) -> tuple[list[Event], bool]:
-        kept: list[Event] = []
+    def _read(self, endpoint: SourceEndpoint, position: Position, end: int) -> tuple[list[Stretch], bool]:
+        kept: list[Stretch] = []
         connection = endpoint.connect(purpose="a benchmark")
         dump = BinlogDump(connection, position, server_id=_SERVER_ID, heartbeat=10.0, gtid=False)
         with closing(dump):
             # The thread's own time: the source works for the same rows, and we wait for it.
             with self._timed(_FRAMES, time.thread_time):
-                for event in dump.events():
-                    if event is None:
+                for stretch in dump.stretches():
+                    if stretch is None:
                         continue
-                    kept.append(event)
-                    buffer, start, _ = event
+                    kept.append(stretch)
+                    buffer, start = stretch.buffer, stretch.begins[-1]
                     if int.from_bytes(buffer[start + 13 : start + 17], "little") >= end:
                         break
             return kept, dump.checksum

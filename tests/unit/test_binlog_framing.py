@@ -33,11 +33,10 @@ def _dump(wire: Wire) -> BinlogDump:
 
 def _bodies(dump: BinlogDump, count: int) -> list[bytes]:
     found = []
-    for each in dump.events():
+    for each in dump.stretches():
         if each is not None:
-            buffer, start, end = each
-            found.append(buffer[start:end])
-            if len(found) == count:
+            found += [each.buffer[begin:end] for begin, end in zip(each.begins, each.ends, strict=True)]
+            if len(found) >= count:
                 break
     return found
 

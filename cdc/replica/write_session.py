@@ -159,7 +159,7 @@ class WriteSession:
         elif self._clock() - self._looked_at >= _LOOK_EVERY:
             self._looked_at = self._clock()
             if self._pressed():
-                next(self._gentle_relief(), None)
+                next(self._gentle_relief(self._relieve), None)
 
     def _note_memory(self) -> None:
         """So that the next start begins with as much. Tried once: a start without it finds out again."""
@@ -179,20 +179,29 @@ class WriteSession:
             return False
 
     def relief(self) -> Iterator[bool]:
-        """Each step makes room in memory, for another attempt at what was rolled back; ends where none is left."""
-        yield from self._gentle_relief()
+        """Each step makes room in memory, for another attempt at what was rolled back; ends where none is left.
+
+        A statement that lacks memory leaves marks in it that ROLLBACK does not remove: DuckDB 2.0 then takes rows for
+        deleted by another transaction. So that memory is given up, as after a commit that lacks some.
+        """
+        yield from self._gentle_relief(self._begin_anew)
         if not self._database.memory.can_grow:
-            self._relieve()
+            self._begin_anew()
             yield True
 
-    def _gentle_relief(self) -> Iterator[bool]:
+    def _gentle_relief(self, relieve: Callable[[], None]) -> Iterator[bool]:
         """A checkpoint, and where the last one was of no lasting use, a higher limit."""
         if self._clock() - self._relieved_at >= _WORK_FOR_RELIEF * self._relief_took:
-            self._relieve()
+            relieve()
             yield True
         while self._database.memory.grow():
             self._reopen_larger()
             yield True
+
+    def _begin_anew(self) -> None:
+        self.reopen()
+        if self._cursor is not None:
+            self._relieve()
 
     def _relieve(self) -> None:
         began = self._clock()

@@ -146,9 +146,10 @@ class Batcher:
         self.batch.prepared.append(Prepared(xid, part, events))
         self.batch.bytes += len(events) if events is not None else 0
 
-    def room(self) -> tuple[int, int]:
-        """How many rows and bytes the open batch lacks before it is full."""
-        return self._max_rows - self.batch.rows, self._max_bytes - self.batch.bytes
+    def room(self) -> tuple[int, int, set[str]]:
+        """How many rows and bytes the open batch lacks before it is full, and the tables that it has."""
+        tables = {name for name, _ in self.batch.buffers}
+        return self._max_rows - self.batch.rows, self._max_bytes - self.batch.bytes, tables
 
     def full(self) -> FlushReason | None:
         """The bound that the open batch has met, if any."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from cdc.errors import BinlogError, SchemaMismatchError
 from cdc.source import events
-from cdc.source.batcher import Batcher, Buffered
+from cdc.source.batcher import MAX_BUFFERS, Batcher, Buffered
 from cdc.source.binlog import Stretch
 from cdc.source.event_run import EventRun
 from cdc.source.place import Place
@@ -90,7 +90,7 @@ class OrdinaryTransactions:
         """The rows of captured tables, and the event that must go the plain way, or the run's length."""
         buffer, locate, add_table = run.buffer, self._rows.locate, self._targets.add
         table_map, operations = events.TABLE_MAP, OPERATIONS
-        room, room_bytes = self._batcher.room()
+        room, room_bytes, tables = self._batcher.room()
         found: list[_Rows] = []
         for number, kind, body, end in run.rows():
             try:
@@ -104,8 +104,12 @@ class OrdinaryTransactions:
                 continue
             if not full or cascading or pos > end:
                 return found, number
+            if target.key not in tables:
+                if len(tables) >= MAX_BUFFERS:
+                    return found, number  # so is the batch full with the transaction before
+                tables.add(target.key)
             if found and (len(found) >= room or room_bytes <= 0):
-                return found, number  # the batch is full first
+                return found, number
             room_bytes -= end - pos
             found.append(_Rows(number, target, operations[kind], buffer[pos:end]))
         return found, len(run)

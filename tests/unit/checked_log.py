@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from zlib import crc32
 
@@ -13,7 +13,7 @@ from cdc.position import Flavor, Position
 from cdc.schema import Column, NameCase, Table
 from cdc.source.batcher import Batch, Batcher
 from cdc.source.binlog import Stretch
-from cdc.source.cascades import Cascades, ParentChanges, ParentRows
+from cdc.source.cascades import Cascades, ParentChanges, ParentImages
 from cdc.source.mixed_rows import MixedRows
 from cdc.source.rows import DELETE, INSERT, UPDATE, RowBuffer
 from cdc.source.stream import BinlogReader
@@ -151,7 +151,9 @@ def _content(buffer: RowBuffer | MixedRows | ParentChanges) -> list[object]:
         ]
     found: list[object] = []
     for run in buffer.runs:
-        assert isinstance(run, ParentRows)
+        if isinstance(run, ParentImages):
+            found += [(run.table, "images", each) for each in _content(run.rows)]
+            continue
         after = iter(_content(run.after))
         for operation, before in zip(run.before.ops, _content(run.before), strict=True):
             found.append((run.table, before, next(after) if operation == UPDATE else None))
@@ -166,6 +168,7 @@ def read(
     max_rows: int = 1000,
     cascades: Cascades | None = None,
     meetings: tuple[int, ...] = (),
+    tables: Mapping[str, Table] = TABLES,
 ) -> Outcome:
     """Reads all of them, and stops behind the last one."""
     outcome = Outcome()
@@ -175,7 +178,7 @@ def read(
         Position(flavor, "a-server", "binlog.000001", offset),
         Batcher(outcome.take, lambda: False, max_rows=max_rows, max_bytes=1 << 20, max_age=60.0),
         schema="shop",
-        tables=TABLES,
+        tables=tables,
         names=NameCase(),
         collations={},
         on_schema_change=lambda changes, at: outcome.batches.append((str(changes), str(at))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,12 @@ from cdc.source.rows import DELETE, INSERT
 SMALL = 48_000_000
 TABLES = [Table("shop", f"t{n}", (Column("id", "int", "int"),), ("id",)) for n in range(80)]
 """Each keeps about half a megabyte of an index in memory, once it is written to."""
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits share the machine with those of other tests' replicas, as long as these are remembered."""
+    monkeypatch.setattr(MemoryLimit, "_growing", weakref.WeakSet())
 
 
 def test_a_fixed_limit_never_grows() -> None:

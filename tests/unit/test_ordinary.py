@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc.position import Flavor
+from cdc.schema import Column, Table
 from cdc.source.binlog import Stretch
 from cdc.source.cascades import Cascades, CascadingKey
 from cdc.source.ordinary import OrdinaryTransactions
@@ -171,3 +172,17 @@ def test_ordinary_transactions_do_go_the_short_way(flavor: Flavor, monkeypatch: 
     assert len(taken) == 2
     assert sum(taken) == len(log.events) - 2
     assert outcome.counts[:3] == (len(log.events), 101, 100)
+
+
+def test_a_batch_has_no_more_tables_than_one_by_one() -> None:
+    """Each keeps memory of DuckDB's until it is committed."""
+    log = CheckedLog("mysql")
+    names = [f"t{n}" for n in range(40)]
+    for name in names * 3:
+        log.begin()
+        log.rows(name, INSERT, [1])
+        log.xid()
+    tables = {name: Table("shop", name, (Column("id", "int", "int"),), ("id",)) for name in names}
+    one_by_one, many = (read("mysql", way, tables=tables) for way in ways(log.events, []))
+    assert many == one_by_one
+    assert [len(contents) for *_, contents in many.batches if isinstance(contents, list)] == [32, 32, 32, 24]

@@ -134,7 +134,9 @@ def test_many_at_a_time_are_read_as_one_by_one(
 ) -> None:
     actions = list(usual)
     for at, action, statements in unusual:
-        actions.insert(at % (len(actions) + 1), (action, statements))
+        # Full images behind such an event are buffered with it, unless a batch ends between them.
+        if action != "some columns" or max_rows == 1000:
+            actions.insert(at % (len(actions) + 1), (action, statements))
     log = CheckedLog(flavor, offset)
     for action, statements in actions:
         write(log, action, statements)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import settings
@@ -32,19 +33,49 @@ settings.register_profile("duckling", deadline=None, max_examples=100 if EVERYTH
 settings.load_profile("duckling")
 
 
+CROSSED = ("api", "faults")
+"""Folders of tests for which one of both servers is as good as the other, more or less."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of tests marked `crossed`, every other pair of server and variant is left to FAULTS=all."""
+    """Of tests that are `crossed`, or in such folders, every other pair of server and variant is left to FAULTS=all."""
     if EVERYTHING:
         return
-    left = [item for item in items if item.get_closest_marker("crossed") and _place(item) % 2]
+    flavors: dict[str, set[Flavor]] = {}
+    for item in items:
+        if (flavor := _flavor(item)) is not None:
+            flavors.setdefault(_function(item), set()).add(flavor)
+    left = [
+        item
+        for item in items
+        if _is_crossed(item) and len(flavors.get(_function(item), ())) == len(Flavor) and _place(item) % 2
+    ]
     config.hook.pytest_deselected(items=left)
     items[:] = [item for item in items if item not in left]
 
 
+def _is_crossed(item: pytest.Item) -> bool:
+    return item.get_closest_marker("crossed") is not None or item.path.parent.name in CROSSED
+
+
+def _function(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
+def _flavor(item: pytest.Item) -> Flavor | None:
+    """The server that a test's parameters name; None where there is no choice."""
+    found = (
+        item.callspec.params.values()
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else ()
+    )
+    return next((value for value in found if isinstance(value, Flavor)), None)
+
+
 def _place(item: pytest.Item) -> int:
-    """The place of a test among its parameters, the servers being one of them."""
+    """The place of a test among its parameters, the servers being one of them; not every function begins with MySQL."""
     assert isinstance(item, pytest.Function)
-    return sum(item.callspec.indices.values())
+    return sum(item.callspec.indices.values()) + crc32(item.originalname.encode())
 
 
 GIVEN = {Flavor.MYSQL: "DUCKLING_TEST_MYSQL", Flavor.MARIADB: "DUCKLING_TEST_MARIADB"}

@@ -23,7 +23,7 @@ from cdc.stream_loop import StreamLoop
 from tests.replica import Replica, dump_threads
 from tests.waiting import SECONDS, wait_until
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.crossed]
 
 
 def test_an_incremental_sync_returns_when_what_was_committed_before_is_applied(

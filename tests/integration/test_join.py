@@ -23,7 +23,7 @@ from cdc.stream_loop import StreamLoop
 from tests.replica import Replica
 from tests.waiting import SECONDS, wait_until
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.crossed]
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from cdc.status import PipelineState
 from tests.replica import Replica
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.crossed
+
 TABLE = "CREATE TABLE t (id INT PRIMARY KEY, a INT)"
 HEARTBEAT = 0.2
 """Seconds; a source is away after two, and its connection is given up after three."""

@@ -15,7 +15,7 @@ from cdc.sandbox.service import Service
 from tests.replica import assert_equal, opened
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.crossed]
 
 ROWS = {"mysql": 500_000, "mariadb": 500_000 if os.environ.get("FAULTS") == "all" else 200_000}
 MEMORY = 600 << 20

@@ -15,6 +15,8 @@ from tests.integration.test_validation import repaired, write
 from tests.replica import Replica
 from tests.types.test_keys import _assert_equal, _create, keys
 
+pytestmark = pytest.mark.crossed
+
 
 def definition(replica: Replica, name: str) -> Table:
     records = replica.pipeline._engine.replica.read(state.load_tables)

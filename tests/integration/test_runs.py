@@ -13,6 +13,8 @@ from cdc.sandbox.service import Service
 from tests.replica import Replica, staging_tables
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.crossed
+
 ROWS = (
     "CREATE TABLE numbers (id INT PRIMARY KEY, name VARCHAR(20))",
     "INSERT INTO numbers VALUES (1, 'one'), (2, 'two'), (3, 'three')",

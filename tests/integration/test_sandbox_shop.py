@@ -14,6 +14,8 @@ from cdc.sandbox.databases import Database
 from cdc.sandbox.load import Load
 from cdc.sandbox.probe import Probe, percentile
 
+pytestmark = pytest.mark.crossed
+
 ROWS = 500
 DUCKDB_TYPES = {
     "preferences": "JSON",

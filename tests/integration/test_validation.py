@@ -17,6 +17,8 @@ from cdc.status import RowDifference, TableComparison
 from tests.replica import Replica
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.crossed
+
 NUMBERS = 70_000
 """Rows of the large table: more than one span."""
 VALIDATIONS = 50 if os.environ.get("FAULTS") == "all" else 8

@@ -17,6 +17,8 @@ from tests.integration.test_validation import compared, numbers_table, write
 from tests.replica import Replica
 from tests.waiting import SECONDS, wait_until
 
+pytestmark = pytest.mark.crossed
+
 
 def test_the_stream_goes_on_while_both_sides_are_compared_at_an_earlier_place(
     database: Database, replica: Replica, monkeypatch: pytest.MonkeyPatch

@@ -19,7 +19,7 @@ from tests.integration.polling import ITEMS, sync
 from tests.replica import Replica
 from tests.waiting import SECONDS
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.crossed]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from cdc.watermark.fallback import Fallback
 from tests.replica import Replica, dump_threads
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.crossed]
 
 NO_LOG = {
     Flavor.MYSQL: ("--skip-log-bin", "--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"),

@@ -15,7 +15,7 @@ from cdc.sandbox.service import Service
 from tests.replica import assert_equal, opened
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(150)
+pytestmark = [pytest.mark.timeout(150), pytest.mark.crossed]
 
 STAMP = "TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3) ON UPDATE CURRENT_TIMESTAMP(3)"
 KILLS = 3

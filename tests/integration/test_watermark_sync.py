@@ -16,7 +16,7 @@ from tests.integration.polling import ITEMS, STAMP, mark, records, sync
 from tests.replica import Replica
 from tests.waiting import SECONDS, wait_until
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.crossed]
 
 
 def test_the_first_sync_copies_and_the_next_ones_read_what_is_newer(

@@ -188,11 +188,12 @@ class WriteSession:
         if not self._database.memory.can_grow:
             self._begin_anew()
             yield True
+        self.reopen()  # nobody is to meet those marks
 
-    def _gentle_relief(self, relieve: Callable[[], None]) -> Iterator[bool]:
-        """A checkpoint, and where the last one was of no lasting use, a higher limit."""
+    def _gentle_relief(self, make_room: Callable[[], None]) -> Iterator[bool]:
+        """Room made, and where that was of no lasting use the last time, a higher limit."""
         if self._clock() - self._relieved_at >= _WORK_FOR_RELIEF * self._relief_took:
-            relieve()
+            make_room()
             yield True
         while self._database.memory.grow():
             self._reopen_larger()

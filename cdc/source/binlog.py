@@ -270,7 +270,7 @@ class BinlogDump:
         return dump_error(code, text)
 
     def wake(self) -> None:
-        """Ends a wait for data early: `events` yields None at once. For other threads, also after `close`."""
+        """Ends a wait for data early: `stretches` yields None at once. For other threads, also after `close`."""
         with self._bell_lock:
             if self._bell >= 0:
                 os.eventfd_write(self._bell, 1)

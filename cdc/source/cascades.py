@@ -185,6 +185,11 @@ class ParentChanges:
     def __len__(self) -> int:
         return sum(map(_length, self.runs))
 
+    @property
+    def row_count(self) -> int:
+        """None of its own: these rows are in their table's buffer too."""
+        return 0
+
     def blocks(self, table: str) -> bool:
         """Whether rows of `table` must not be put before this."""
         return table in self.cascades.children

@@ -57,7 +57,7 @@ def cut(buffer: bytes, starts: list[int], end: int, width: int) -> list[pa.Array
 
 
 def _long_values(raw: RawBytes, marks: Bytes, at: Ints, sizes: Ints) -> tuple[Ints, Ints]:
-    """Ints and sizes where some values have a length of two, three or eight bytes."""
+    """Places and sizes where some values have a length of two, three or eight bytes."""
     at, sizes = at.copy(), sizes.copy()
     for mark, bytes_, words, mask in (
         (252, 2, raw.fours, 0xFFFF),

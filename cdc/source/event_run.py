@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from zlib import crc32
 
@@ -17,6 +17,7 @@ from cdc.values.raw_bytes import RawBytes
 _LEAST_BODY = {events.GTID: 25, events.MARIADB_GTID: 13, events.QUERY: 14}
 """The least bytes of some events behind their headers; all others have eight."""
 _BEGI = int.from_bytes(b"BEGI", "little")
+_PIECE = 256
 _UNUSUAL = 1 | 64 | 128
 """Flags of MariaDB's GTID: a statement by itself, a prepared XA transaction, and one that is decided."""
 
@@ -24,8 +25,7 @@ _UNUSUAL = 1 | 64 | 128
 class EventRun:
     """Whole transactions, one behind another: each has a GTID event, in MySQL's logs a QUERY, rows, and an XID.
 
-    `count` is how many events they have. `kinds`, `begins` and `ends` are those of the events; a checksum lies behind
-    its event's end.
+    Its length is the number of events, `kinds`, `begins` and `ends` are theirs; a checksum lies behind its event's end.
     """
 
     def __init__(self, buffer: bytes, kinds: Bytes, begins: Ints, ends: Ints) -> None:
@@ -37,11 +37,16 @@ class EventRun:
 
     @classmethod
     def of(cls, stretch: Stretch, first: int, last: int, *, checksum: bool) -> EventRun | None:
-        """The run of the events from `first` up to `last`; None where a header or a checksum is not right."""
+        """The run of the events from `first` up to `last`; None where a header or a checksum is not right.
+
+        It ends before the first transaction that has an event which no ordinary one has.
+        """
         buffer = stretch.buffer
         raw = RawBytes(buffer)
         begins = np.array(stretch.begins[first:last], np.int64)
         ends = np.array(stretch.ends[first:last], np.int64)
+        if (ends - begins < events.HEADER_BYTES).any():
+            return None
         kinds = raw.bytes[begins + 4]
         if (raw.fours[begins + 9] != ends - begins).any() or (
             raw.twos[begins + 17] & events.ARTIFICIAL
@@ -58,7 +63,8 @@ class EventRun:
             spans = zip(begins.tolist(), ends.tolist(), strict=True)
             if [crc32(buffer[begin:end]) for begin, end in spans] != raw.fours[ends].tolist():
                 return None
-        return cls(buffer, kinds, begins, ends)
+        run = cls(buffer, kinds, begins, ends)
+        return run.before(run._first_unusual())
 
     def __len__(self) -> int:
         return len(self.kinds)
@@ -73,6 +79,11 @@ class EventRun:
         """Where in the file each event ends, the low 32 bits of it."""
         return self._raw.fours[self.begins + 13].astype(np.int64)
 
+    @property
+    def end(self) -> int:
+        """Where in the file the last event ends, the low 32 bits of it."""
+        return int(self._raw.fours[self.begins[-1] + 13])
+
     def before(self, event: int) -> EventRun:
         """The transactions that end before `event`."""
         whole = int(np.searchsorted(self._commits, event))
@@ -81,7 +92,11 @@ class EventRun:
             return self
         return EventRun(self.buffer, self.kinds[:count], self.begins[:count], self.ends[:count])
 
-    def first_unusual(self) -> int:
+    def after(self, count: int) -> EventRun:
+        """What is left behind the first `count` events, which are whole transactions."""
+        return EventRun(self.buffer, self.kinds[count:], self.begins[count:], self.ends[count:])
+
+    def _first_unusual(self) -> int:
         """The first event that an ordinary transaction does not have there; the run's length if there is none."""
         unusual = np.zeros(len(self), np.bool_)
         queries = np.flatnonzero(self.kinds == events.QUERY)
@@ -99,11 +114,13 @@ class EventRun:
         begin: Bools = fits & (raw.fours[at] == _BEGI) & (raw.bytes[at + 4] == ord("N"))
         return begin
 
-    def rows(self) -> list[tuple[int, int, int, int]]:
+    def rows(self) -> Iterator[tuple[int, int, int, int]]:
         """Number, kind, and where the body begins and ends, of each event of rows and of each TABLE_MAP."""
-        numbers = np.flatnonzero(_IS_ROWS[self.kinds])
-        columns = (numbers, self.kinds[numbers], self._bodies[numbers], self.ends[numbers])
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+        every = np.flatnonzero(_IS_ROWS[self.kinds])
+        for at in range(0, len(every), _PIECE):  # whoever takes a few of them does not pay for all
+            numbers = every[at : at + _PIECE]
+            columns = (numbers, self.kinds[numbers], self._bodies[numbers], self.ends[numbers])
+            yield from zip(*(column.tolist() for column in columns), strict=True)
 
     def transactions_with(self, numbers: Sequence[int]) -> int:
         """To how many transactions the events with these numbers belong."""
@@ -113,7 +130,7 @@ class EventRun:
         """Moves `place`, which is at the boundary before the run, to the boundary behind it."""
         self._add_gtids(place, np.flatnonzero(self.kinds == events.GTID))
         self._add_mariadb_gtids(place, np.flatnonzero(self.kinds == events.MARIADB_GTID))
-        place.pass_to(int(self.log_positions[-1]), int(self._raw.fours[self.begins[-1]]))
+        place.pass_to(self.end, int(self._raw.fours[self.begins[-1]]))
 
     def _add_gtids(self, place: Place, gtids: Ints) -> None:
         """MySQL's: of one source, one transaction number behind the other."""

@@ -65,7 +65,7 @@ class Meetings:
             if target.file == place.file:
                 if target.offset <= offset:
                     return False
-            elif file_number(target.file) < file_number(place.file):
+            elif _is_behind(target.file, place.file):
                 return False
         return True
 
@@ -104,6 +104,14 @@ class Meetings:
                 held = True
             with self._lock:
                 self._waiting.remove(meeting)
+
+
+def _is_behind(file: str, here: str) -> bool:
+    """Whether a file of the log is over; also where its name can't be told from others: `_is_due` says so."""
+    try:
+        return file_number(file) < file_number(here)
+    except BinlogError:
+        return True
 
 
 def _is_due(meeting: Meeting, here: Position) -> bool:

@@ -63,6 +63,11 @@ class MixedRows:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def row_count(self) -> int:
+        """How many rows were added."""
+        return len(self.rows)
+
     def truncate(self, length: int) -> None:
         """Forget all rows behind the first `length`: a transaction or savepoint was rolled back."""
         del self.rows[length:], self.ops[length:]

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from cdc.errors import BinlogError, SchemaMismatchError
+from cdc.errors import BinlogError, DucklingError
 from cdc.source import events
 from cdc.source.batcher import MAX_BUFFERS, Batcher, Buffered
 from cdc.source.binlog import Stretch
@@ -24,7 +24,7 @@ from cdc.source.row_events import OPERATIONS, RowEvents, StreamCounts
 from cdc.source.targets import Target, Targets
 
 _FEWEST = 8
-"""Transactions for which the arrays are worth their making."""
+"""Transactions for which arrays are worth their making."""
 
 # GTID or ANONYMOUS_GTID; QUERY; TABLE_MAP, ROWS_QUERY and rows of version 2; XID.
 _MYSQL = rb"[\x21\x22]\x02[\x13\x1d\x1e\x1f\x20]++\x10"
@@ -56,27 +56,25 @@ class OrdinaryTransactions:
 
     def find(self, stretch: Stretch) -> Iterator[tuple[int, int]]:
         """Where their events begin and end among those of `stretch`, going by the kinds of events alone."""
-        if len(stretch.begins) < 3 * _FEWEST:
-            return
         buffer = stretch.buffer
+        if len(stretch.begins) < 3 * _FEWEST or len(buffer) - stretch.begins[-1] < events.HEADER_BYTES:
+            return
         kinds = bytes([buffer[begin + 4] for begin in stretch.begins])
         for found in _ORDINARY.finditer(kinds):
             yield found.span()
 
-    def take(self, stretch: Stretch, first: int, last: int, *, checksum: bool) -> int:
-        """Takes the transactions whose events are those from `first` up to `last`, or the first ones of them.
+    def take(self, run: EventRun) -> int:
+        """Takes the transactions of `run`, or the first ones of them.
 
-        Returns how many events these have. Where that is none, nothing has happened; otherwise the stream has arrived
-        at a boundary (`Boundaries.passed`), as it must have been at one before.
+        Returns how many events these have. Where that is none, no row was added and the place has not moved; otherwise
+        the stream has arrived at a boundary (`Boundaries.passed`), as it must have been at one before.
         """
-        run = EventRun.of(stretch, first, last, checksum=checksum)
-        if run is None or not self._place.leads_to(run.log_positions):
+        if not self._place.leads_to(run.log_positions):
             return 0
-        run = run.before(run.first_unusual())
         found, stop = self._find_rows(run)
         run = run.before(stop)
         found = [each for each in found if each.event < len(run)]
-        if not len(run) or not self._add(found):
+        if run.transactions < _FEWEST or not self._add(found):
             return 0
         batch = self._batcher.batch
         batch.bytes += sum(len(each.images) for each in found)
@@ -98,15 +96,15 @@ class OrdinaryTransactions:
                     add_table(buffer, body, end)
                     continue
                 target, pos, _, _, full, cascading = locate(kind, buffer, body)
-            except (BinlogError, SchemaMismatchError, IndexError):
-                return found, number
+            except (DucklingError, IndexError, ValueError):
+                return found, number  # the plain way says what is wrong, and where
             if target is None:
                 continue
             if not full or cascading or pos > end:
                 return found, number
             if target.key not in tables:
                 if len(tables) >= MAX_BUFFERS:
-                    return found, number  # so is the batch full with the transaction before
+                    return found, number  # the batch is full behind the transaction before
                 tables.add(target.key)
             if found and (len(found) >= room or room_bytes <= 0):
                 return found, number

@@ -114,7 +114,7 @@ class Place:
         self._time = when
 
     def add_mariadb_gtid(self, domain: int, server_id: int, sequence: int) -> None:
-        """The last MariaDB GTID of a domain among transactions that end before `pass_to`."""
+        """The last MariaDB GTID of a domain among transactions that end before `pass_to`; it tells no time."""
         gtids = self._gtids
         assert isinstance(gtids, GtidPosition)
         gtids.advance(domain, server_id, sequence)

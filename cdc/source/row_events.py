@@ -1,4 +1,4 @@
-"""Rows events into the column buffers of the open batch."""
+"""Rows events into the buffers of the open batch."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class RowEvents:
                 rows = self._batcher.buffer(target.key, target.table_map, target.layout)
                 self._transaction.marks.append((rows, len(rows)))
                 count = rows.add(OPERATIONS[kind], (buffer[pos:end],))
-                if cascading:
+                if cascading and count:
                     self._add_parents(target, kind, rows, buffer, pos, end)
             else:
                 count = self._add_mixed(target, kind, (first, last), buffer, pos, end)

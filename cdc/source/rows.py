@@ -50,7 +50,7 @@ class RowBuffer:
         self.table_map = table_map
         self.layout = layout
         self.ops = bytearray()
-        """What each image stands for; `operations` tells it of rows."""
+        """What each image stands for; of the image before an update only `operations` tells whether it is a row."""
         self.lost_dates = 0
         """Dates that the calendar lacks and that became NULL when `to_arrow` was called last."""
         self._walk = walk_of(layout)
@@ -64,6 +64,11 @@ class RowBuffer:
 
     def __len__(self) -> int:
         return len(self.ops)
+
+    @property
+    def row_count(self) -> int:
+        """How many rows were added: an update is one."""
+        return len(self.ops) - self.ops.count(_BEFORE)
 
     def add(self, operation: int, spans: Sequence[bytes]) -> int:
         """Takes the images of rows events, all of one `operation`; returns how many rows they hold.
@@ -170,7 +175,8 @@ class RowBuffer:
             content = b"".join([*self._chunks, bytes(PADDING)])
             if len(content) > _MOST_BYTES:
                 raise ValueDecodeError(
-                    "The rows of one table in one batch exceed 2 GiB.", hint="lower BATCH_BYTES"
+                    "The rows of one table in one batch exceed 2 GiB.",
+                    hint="lower BATCH_BYTES; or, where one transaction undoes a part of itself, make it smaller",
                 )
             starts = np.frombuffer(self._starts, np.uint32) + bases.astype(np.uint32)
             self._chunks, self._counts = [content], [len(starts)]

@@ -16,6 +16,7 @@ from cdc.source.boundaries import Boundaries
 from cdc.source.cascades import Cascades
 from cdc.source.compressed_events import payload_events, uncompressed_query
 from cdc.source.ddl import SchemaChange
+from cdc.source.event_run import EventRun
 from cdc.source.logged_statements import load_query
 from cdc.source.meetings import Meeting, Meetings
 from cdc.source.ordinary import OrdinaryTransactions
@@ -180,14 +181,15 @@ class BinlogReader:
                 if self._take(stretch, at, first):
                     return True
                 at = first
-                *_, end, _ = events.HEADER.unpack_from(stretch.buffer, stretch.begins[last - 1])
-                while at < last and self._prepared.recording is None and boundaries.clear_until(end):
-                    taken = ordinary.take(stretch, at, last, checksum=self._checksum)
-                    at += taken
+                run = EventRun.of(stretch, first, last, checksum=self._checksum)
+                while run and self._prepared.recording is None and boundaries.clear_until(run.end):
+                    taken = ordinary.take(run)
                     if not taken:
                         break
+                    at += taken
                     if boundaries.passed():
                         return True
+                    run = run.after(taken)
             if self._take(stretch, at, len(stretch.begins)):
                 return True
         return False
@@ -207,6 +209,8 @@ class BinlogReader:
         recording = self._prepared.recording
         buffer = stretch.buffer
         for start, end in zip(stretch.begins[first:last], stretch.ends[first:last], strict=True):
+            if end - start < header_bytes:
+                raise self._unreadable(f"an event has {end - start} bytes, fewer than its header")
             timestamp, kind, server_id, size, log_pos, flags = unpack(buffer, start)
             if size != end - start:
                 raise self._unreadable(f"an event says {size} bytes and has {end - start}")

@@ -82,7 +82,7 @@ class OpenTransaction:
         self._recount()
 
     def _recount(self) -> None:
-        self._batcher.batch.rows = sum(len(buffer) for _, buffer in self._batcher.batch.buffers)
+        self._batcher.batch.rows = sum(buffer.row_count for _, buffer in self._batcher.batch.buffers)
 
 
 def _savepoint_name(statement: str) -> str:

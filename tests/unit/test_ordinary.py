@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from itertools import pairwise
 from zlib import crc32
 
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from cdc.position import Flavor
 from cdc.schema import Column, Table
+from cdc.source import event_run
 from cdc.source.binlog import Stretch
 from cdc.source.cascades import Cascades, CascadingKey
+from cdc.source.event_run import EventRun
 from cdc.source.ordinary import OrdinaryTransactions
 from cdc.source.rows import DELETE, INSERT, UPDATE
 from tests.unit.checked_log import CheckedLog, joined, read
@@ -39,7 +42,9 @@ _UNUSUAL = st.sampled_from(
         "no GTID", "elsewhere", "a table that is created and filled", "a rows query", "an empty event",
     ]
 )  # fmt: skip
-_DAMAGE = st.sampled_from(["none", "none", "checksum", "image", "no table map", "size", "kind", "names"])
+_DAMAGE = st.sampled_from(
+    ["none", "none", "checksum", "image", "no table map", "size", "kind", "names", "short", "no text"]
+)
 
 
 def write(log: CheckedLog, action: str, statements: list[Statement]) -> None:
@@ -85,7 +90,13 @@ def write(log: CheckedLog, action: str, statements: list[Statement]) -> None:
 
 def damage(events: list[bytes], how: str, where: int) -> None:
     """Breaks one event, with a checksum that fits where it is not the checksum that is broken."""
-    kinds = {"image": (23, 24, 25, 30, 31, 32), "no table map": (19,), "kind": (19,), "names": (19,)}.get(how)
+    kinds = {
+        "image": (23, 24, 25, 30, 31, 32),
+        "no table map": (19,),
+        "kind": (19,),
+        "names": (19,),
+        "no text": (19,),
+    }.get(how)
     chosen = [i for i, event in enumerate(events) if kinds is None or event[4] in kinds]
     if how == "none" or not chosen:
         return
@@ -98,6 +109,11 @@ def damage(events: list[bytes], how: str, where: int) -> None:
         event = event[:19] + b"\x63" + event[20:]
     elif how == "image":
         event = event[:9] + struct.pack("<I", len(event) - 1) + event[13:-5] + bytes(4)
+    elif how == "short":
+        events[at] = event[:12]
+        return
+    elif how == "no text":  # a schema's name that is no UTF-8
+        event = event[:28] + b"\xff" + event[29:]
     elif how == "size":
         event = event[:9] + struct.pack("<I", len(event) + 1) + event[13:]
     elif how == "kind":
@@ -160,8 +176,8 @@ def test_ordinary_transactions_do_go_the_short_way(flavor: Flavor, monkeypatch: 
     taken: list[int] = []
     plainly = OrdinaryTransactions.take
 
-    def take(self: OrdinaryTransactions, stretch: Stretch, first: int, last: int, *, checksum: bool) -> int:
-        taken.append(plainly(self, stretch, first, last, checksum=checksum))
+    def take(self: OrdinaryTransactions, run: EventRun) -> int:
+        taken.append(plainly(self, run))
         return taken[-1]
 
     monkeypatch.setattr(OrdinaryTransactions, "take", take)
@@ -188,3 +204,37 @@ def test_a_batch_has_no_more_tables_than_one_by_one() -> None:
     one_by_one, many = (read("mysql", way, tables=tables) for way in ways(log.events, []))
     assert many == one_by_one
     assert [len(contents) for *_, contents in many.batches if isinstance(contents, list)] == [32, 32, 32, 24]
+
+
+@pytest.mark.parametrize(("tables", "max_rows"), [(40, 1000), (1, 1), (1, 20)])
+def test_however_often_a_batch_is_full_each_event_is_looked_at_a_few_times_only(
+    tables: int, max_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+    plainly = EventRun.rows
+
+    def rows(self: EventRun) -> Iterator[tuple[int, int, int, int]]:
+        nonlocal looked
+        for each in plainly(self):
+            looked += 1
+            yield each
+
+    checked: list[int] = []
+    monkeypatch.setattr(EventRun, "rows", rows)
+
+    def checksum(data: bytes) -> int:
+        checked.append(1)
+        return crc32(data)
+
+    monkeypatch.setattr(event_run, "crc32", checksum)
+    log = CheckedLog("mysql")
+    names = [f"t{n}" for n in range(tables)]
+    for name in (names * 400)[:400]:
+        log.begin()
+        log.rows(name, INSERT, [1])
+        log.xid()
+    known = {name: Table("shop", name, (Column("id", "int", "int"),), ("id",)) for name in names}
+    outcome = read("mysql", [joined(log.events)], tables=known, max_rows=max_rows)
+    assert outcome.counts[:3] == (2000, 400, 400)
+    assert len(checked) <= 2000
+    assert looked <= 2 * 800

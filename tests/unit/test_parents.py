@@ -8,7 +8,7 @@ import pytest
 
 from cdc.position import Flavor
 from cdc.source.cascades import Cascades, CascadingKey
-from cdc.source.rows import UPDATE
+from cdc.source.rows import DELETE, UPDATE
 from tests.unit.checked_log import CheckedLog, joined, read
 
 _NO_FOREIGN_KEY_CHECKS = 2
@@ -43,3 +43,20 @@ def test_an_update_that_leaves_the_key_alone_has_nothing_to_replay() -> None:
     log.xid()
     [(*_, contents)] = read("mysql", [joined(log.events)], cascades=CASCADES).batches
     assert contents == [("t", [(UPDATE, 8)])]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_an_event_without_rows_has_nothing_to_replay_either(before: bool) -> None:
+    log = CheckedLog("mysql")
+    log.begin()
+    if before:
+        log.rows("t", DELETE, [5])
+    else:
+        log.table_map("t")
+    log.rows_event(DELETE, b"\xff")
+    log.xid()
+    outcome = read("mysql", [joined(log.events)], cascades=CASCADES)
+    assert outcome.error == ""
+    contents = outcome.batches[0][-1] if before else []
+    assert isinstance(contents, list)
+    assert [rows for name, rows in contents if not name] == ([[("t", (DELETE, 5), None)]] if before else [])

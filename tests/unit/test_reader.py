@@ -22,6 +22,8 @@ from cdc.source.batcher import Batch
 from cdc.source.binlog import BinlogDump
 from cdc.source.ddl import SchemaChange
 from cdc.source.place import Place
+from cdc.source.rows import INSERT, UPDATE
+from tests.unit.checked_log import CheckedLog, joined, read
 from tests.unit.wire import SID, START, START_OF_DUMP, WAIT, Log, Reading, Wire, event
 
 
@@ -192,10 +194,19 @@ def test_stopping_frees_a_reader_that_two_hold() -> None:
             second.release.set()
 
 
-def test_a_meeting_at_a_place_in_another_server_fails_by_itself_and_the_stream_goes_on() -> None:
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        Position("mysql", "another-server", "binlog.000001", 4),
+        Position("mysql", "a-server", "a file without a number", 4),
+    ],
+    ids=["another server", "a file without a number"],
+)
+def test_a_meeting_at_a_place_that_can_not_be_compared_fails_by_itself_and_the_stream_goes_on(
+    elsewhere: Position,
+) -> None:
     log = Log()
     with Reading() as reading:
-        elsewhere = Position("mysql", "another-server", "binlog.000001", 4)
         with pytest.raises(BinlogError):
             reading.reader.meet(elsewhere).reached.result(WAIT)
         reading.wire.send(log.transaction(1))
@@ -237,3 +248,15 @@ def test_a_reader_that_is_stopped_inside_a_transaction_that_was_handed_on_in_par
         reading.reader.stop()
         with pytest.raises(StoppedError):
             reading.ended.result(WAIT)
+
+
+def test_a_batch_counts_an_update_once_also_behind_a_rollback() -> None:
+    log = CheckedLog("mysql")
+    log.begin()
+    log.rows("t", UPDATE, [2, 4, 6])
+    log.xid()
+    log.begin()
+    log.rows("t", INSERT, [9])
+    log.query("ROLLBACK")
+    [(_, _, rows, *_)] = read("mysql", [joined(log.events)]).batches
+    assert rows == 3

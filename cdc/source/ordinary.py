@@ -66,15 +66,20 @@ class OrdinaryTransactions:
     def take(self, run: EventRun) -> int:
         """Takes the transactions of `run`, or the first ones of them.
 
-        Returns how many events these have. Where that is none, no row was added and the place has not moved; otherwise
-        the stream has arrived at a boundary (`Boundaries.passed`), as it must have been at one before.
+        Returns how many events these have. Where that is none, nothing has happened; otherwise the stream has arrived
+        at a boundary (`Boundaries.passed`), as it must have been at one before.
         """
         if not self._place.leads_to(run.log_positions):
             return 0
+        known = dict(self._targets.by_id)
         found, stop = self._find_rows(run)
-        run = run.before(stop)
-        found = [each for each in found if each.event < len(run)]
+        if stop < len(run):
+            run = run.before(stop)
+            found = [each for each in found if each.event < len(run)]
+            self._targets.recall(known)
+            self._add_tables(run)
         if run.transactions < _FEWEST or not self._add(found):
+            self._targets.recall(known)
             return 0
         batch = self._batcher.batch
         batch.bytes += sum(len(each.images) for each in found)
@@ -111,6 +116,12 @@ class OrdinaryTransactions:
             room_bytes -= end - pos
             found.append(_Rows(number, target, operations[kind], buffer[pos:end]))
         return found, len(run)
+
+    def _add_tables(self, run: EventRun) -> None:
+        """Takes in the TABLE_MAPs of `run` alone, and not those that were seen ahead of it."""
+        for _, kind, body, end in run.rows():
+            if kind == events.TABLE_MAP:
+                self._targets.add(run.buffer, body, end)
 
     def _add(self, found: Iterable[_Rows]) -> bool:
         """Puts rows into the batch; or none of them, where some can't be read."""

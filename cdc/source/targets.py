@@ -62,6 +62,11 @@ class Targets:
         self._known.clear()
         self.by_id.clear()
 
+    def recall(self, known: Mapping[bytes, Target | None]) -> None:
+        """The tables by number are these again: what came since was not taken."""
+        self.by_id.clear()
+        self.by_id.update(known)
+
     def add(self, buffer: bytes, body: int, end: int) -> None:
         """Takes in a TABLE_MAP event that lies between `body` (behind its header) and `end`."""
         content = buffer[body + 6 : end]

@@ -36,7 +36,7 @@ _SCENARIOS: dict[str, Scenario] = {
         bench, "catching up, events of many rows", "rows/s", 300_000, 500_000 // part, backlog.insert_many
     ),
     "single": lambda bench, part: scenarios.catch_up(
-        bench, "catching up, single-row transactions", "transactions/s", 50_000, 200_000 // part,
+        bench, "catching up, single-row transactions", "transactions/s", 50_000, 100_000 // part,
         backlog.insert_singly,
     ),
     "update": lambda bench, part: scenarios.catch_up(

@@ -42,7 +42,7 @@ from tests.benchmarks import backlog
 
 _SERVER_ID = 4_000_021
 _FRAMES, _DECODE, _ARROW, _APPLY, _COMMIT, _CHECKPOINT = (
-    "socket → events", "events → column buffers", "buffers → Arrow", "Arrow → DuckDB", "position, commit",
+    "socket → events", "events → rows", "rows → Arrow", "Arrow → DuckDB", "position, commit",
     "checkpoint",
 )  # fmt: skip
 _STAGES = {

@@ -78,7 +78,8 @@ class Settings(BaseSettings):
     """What a date that the calendar lacks becomes; `error` sets its table aside."""
 
     batch_size: int = Field(default=50_000, ge=1)
-    """Rows in one micro-batch at most (one transaction may exceed it; it is then applied in parts)."""
+    """Rows in one micro-batch at most; more over very large tables, see `cdc.replica.batch_growth`. A transaction that
+    exceeds it by a quarter is applied in parts."""
     batch_bytes: int = Field(default=32 << 20, ge=1 << 16)
     """Bytes of row images in one micro-batch at most."""
     batch_age: float = Field(default=0.25, gt=0)

@@ -74,6 +74,7 @@ def open_reader(
         max_rows=settings.batch_size,
         max_bytes=settings.batch_bytes,
         max_age=settings.batch_age,
+        growth=lambda: target.growth,
     )
     reader = BinlogReader(
         dump,

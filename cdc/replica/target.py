@@ -44,3 +44,5 @@ class BatchTarget:
         self.error: DucklingError | None = None
         self.applied: Position | None = None
         """The last boundary that is committed."""
+        self.growth = 1.0
+        """How many times as many rows as usual a full batch should have: see `cdc.replica.batch_growth`."""

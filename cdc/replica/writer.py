@@ -14,6 +14,7 @@ import structlog
 from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError
 from cdc.metrics import DatabaseMetrics
 from cdc.replica import prepared
+from cdc.replica.batch_growth import batch_growth
 from cdc.replica.batch_rows import BatchRows
 from cdc.replica.checkpoints import Checkpoints
 from cdc.replica.database import ReplicaDatabase, is_out_of_memory, translate
@@ -60,6 +61,8 @@ class Writer:
         self._busy = False
         self._busy_since: float | None = None
         self._open_target: BatchTarget | None = None
+        self._may_grow = True
+        """Whether batches may be larger than usual: not where one did not fit into memory."""
         self._targets: set[BatchTarget] = set()
         self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
 
@@ -291,8 +294,10 @@ class Writer:
                 if is_out_of_memory(error):
                     self._session.rollback()
                     self._open_target = None
+                    relieved = next(relief, False)
+                    self._may_grow = self._may_grow and relieved
                     # The parts before it are rolled back too: the transaction must come again from its start.
-                    if not next(relief, False) or in_parts:
+                    if not relieved or in_parts:
                         raise translate(error) from error
                 elif isinstance(error, duckdb.ConstraintException) and not replace:
                     self._session.rollback()
@@ -318,6 +323,8 @@ class Writer:
         if self._open_target is None:
             self._session.begin()
         counted = self._rows.apply(cursor, target, batch, replace)
+        if batch.reason is FlushReason.ROWS and self._may_grow:
+            target.growth = batch_growth(cursor, target, batch)
         if batch.prepared:
             prepared.save(cursor, target.owner, batch.prepared)
         if target.save_position is None:

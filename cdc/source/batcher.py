@@ -17,6 +17,10 @@ from cdc.source.table_map import TableMap
 MAX_BUFFERS = 32
 """Tables in one batch, at the next boundary: each keeps 2 MB of DuckDB's memory until it is committed."""
 
+_PATIENCE = 4
+"""A full batch waits for the end of its transaction until it has this part more than it may hold: parts of a
+transaction are applied by replacing, which takes longer, and what rolls it back in part has it read again."""
+
 
 class FlushReason(StrEnum):
     """Why a batch was closed."""
@@ -72,8 +76,9 @@ class Batcher:
     `deliver` takes a closed batch and blocks while the writer is behind: that is what slows the reader
     down. `hungry` tells whether the writer has nothing to do. A batch closes at a transaction boundary
     when the writer is hungry and either nothing more waits to be read or the batch is `max_age` old; or
-    when it holds very many tables; or when it holds `max_rows` or `max_bytes`, in the middle of a transaction
-    if need be.
+    when it holds very many tables; or when it holds `max_rows` or `max_bytes`. In the middle of a transaction
+    it closes where it holds a quarter more. `growth` is asked with each new batch, which may hold so many times
+    `max_rows`.
     """
 
     def __init__(
@@ -84,11 +89,14 @@ class Batcher:
         max_rows: int,
         max_bytes: int,
         max_age: float,
+        growth: Callable[[], float] = lambda: 1.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._deliver = deliver
         self._hungry = hungry
-        self._max_rows = max_rows
+        self._usual_rows = max_rows
+        self._growth = growth
+        self._max_rows = int(max_rows * growth())
         self._max_bytes = max_bytes
         self._max_age = max_age
         self._clock = clock
@@ -153,9 +161,18 @@ class Batcher:
 
     def full(self) -> FlushReason | None:
         """The bound that the open batch has met, if any."""
-        if self.batch.rows >= self._max_rows:
+        return self._past(self._max_rows, self._max_bytes)
+
+    def overfull(self) -> FlushReason | None:
+        """The bound that the open batch has passed so far that the end of its transaction is not waited for, if any."""
+        return self._past(
+            self._max_rows + self._max_rows // _PATIENCE, self._max_bytes + self._max_bytes // _PATIENCE
+        )
+
+    def _past(self, rows: int, size: int) -> FlushReason | None:
+        if self.batch.rows >= rows:
             return FlushReason.ROWS
-        if self.batch.bytes >= self._max_bytes:
+        if self.batch.bytes >= size:
             return FlushReason.BYTES
         return None
 
@@ -190,3 +207,4 @@ class Batcher:
         batch, self.batch = self.batch, Batch()
         batch.position, batch.reason = position, reason
         self._deliver(batch)
+        self._max_rows = int(self._usual_rows * self._growth())

@@ -232,7 +232,7 @@ class BinlogReader:
             body = start + header_bytes
             if kind in rows:
                 if add_rows(kind, buffer, body, end) and transaction.is_open:
-                    reason = self._batcher.full()
+                    reason = self._batcher.overfull()
                     if reason is not None:
                         boundaries.hand_on_part(reason)
             elif kind == table_map:

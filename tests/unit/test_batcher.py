@@ -18,6 +18,7 @@ class Bench:
     def __init__(self) -> None:
         self.now = 0.0
         self.idle = True
+        self.growth = 1.0
         self.given: list[Batch] = []
         self.batcher = Batcher(
             self.given.append,
@@ -25,6 +26,7 @@ class Bench:
             max_rows=10,
             max_bytes=1000,
             max_age=1.0,
+            growth=lambda: self.growth,
             clock=lambda: self.now,
         )
 
@@ -63,6 +65,34 @@ def test_a_full_batch_closes_although_the_writer_is_busy() -> None:
     assert bench.batcher.due(drained=False) is FlushReason.ROWS
     bench.batcher.batch.rows, bench.batcher.batch.bytes = 1, 1000
     assert bench.batcher.due(drained=False) is FlushReason.BYTES
+
+
+def test_a_full_batch_may_hold_a_quarter_more_before_its_transaction_is_cut() -> None:
+    bench = Bench()
+    bench.rows(11)
+    assert (bench.batcher.full(), bench.batcher.overfull()) == (FlushReason.ROWS, None)
+    bench.rows(1)
+    assert bench.batcher.overfull() is FlushReason.ROWS
+    bench.batcher.batch.rows, bench.batcher.batch.bytes = 1, 1249
+    assert (bench.batcher.full(), bench.batcher.overfull()) == (FlushReason.BYTES, None)
+    bench.batcher.batch.bytes = 1250
+    assert bench.batcher.overfull() is FlushReason.BYTES
+
+
+def test_over_large_tables_a_batch_holds_more_from_the_next_one_on() -> None:
+    bench = Bench()
+    bench.idle = False
+    bench.rows(9)
+    bench.growth = 1.5
+    assert bench.batcher.room()[0] == 1
+    bench.rows(1)
+    assert bench.batcher.full() is FlushReason.ROWS
+    bench.batcher.flush(HERE, FlushReason.ROWS)
+    assert bench.batcher.room()[0] == 15
+    bench.rows(14)
+    assert bench.batcher.full() is None
+    bench.rows(1)
+    assert bench.batcher.full() is FlushReason.ROWS
 
 
 def test_the_last_part_of_a_transaction_is_due_even_where_it_is_empty() -> None:

@@ -250,6 +250,18 @@ def test_a_reader_that_is_stopped_inside_a_transaction_that_was_handed_on_in_par
             reading.ended.result(WAIT)
 
 
+def test_a_full_batch_waits_for_the_end_of_its_transaction_but_not_for_that_of_a_large_one() -> None:
+    log = CheckedLog("mysql")
+    for rows in (9,) * 12 + (300,):
+        log.begin()
+        for row in range(rows):
+            log.rows("t", INSERT, [row])
+        log.xid()
+    batches = read("mysql", [joined(log.events)], max_rows=100).batches
+    sizes = [(rows, position == "None") for position, _, rows, *_ in batches if rows]
+    assert sizes == [(108, False), (125, True), (125, True), (50, False)]
+
+
 def test_a_batch_counts_an_update_once_also_behind_a_rollback() -> None:
     log = CheckedLog("mysql")
     log.begin()

@@ -19,7 +19,7 @@ from cdc.replica.writer import Writer
 from cdc.schema import Column, Table
 from cdc.source.batcher import Batch, FlushReason
 from cdc.source.row_layout import RowLayout
-from cdc.source.rows import INSERT, RowBuffer
+from cdc.source.rows import INSERT, UPDATE, RowBuffer
 from cdc.source.table_map import TableMap
 from cdc.values.binlog import FieldType, binlog_column
 
@@ -32,15 +32,21 @@ _MAPS = {
 }
 
 
-def batch(*ids: int, at: int | None = None, table: str = "t") -> Batch:
+def batch(
+    *ids: int,
+    at: int | None = None,
+    table: str = "t",
+    operation: int = INSERT,
+    reason: FlushReason = FlushReason.IDLE,
+) -> Batch:
     """Inserts of `ids`; `at` is the boundary's offset, None for a part. Days are numbers too, 0 is no day."""
     layout = RowLayout.of(_MAPS[table], ("id" if table == "t" else "day",))
     rows = RowBuffer(_MAPS[table], layout)
     for i in ids:
         image = b"\xfe" + (struct.pack("<i", i) if table == "t" else i.to_bytes(3, "little"))
-        rows.add(INSERT, [image])
+        rows.add(operation, [image * 2 if operation == UPDATE else image])
     position = None if at is None else Position("mysql", "a-server", "binlog.000001", at)
-    return Batch([(table, rows)], rows=len(ids), transactions=1, position=position, reason=FlushReason.IDLE)
+    return Batch([(table, rows)], rows=len(ids), transactions=1, position=position, reason=reason)
 
 
 def save(cursor: duckdb.DuckDBPyConnection, position: Position) -> None:

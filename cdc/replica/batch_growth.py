@@ -26,7 +26,9 @@ def batch_growth(cursor: duckdb.DuckDBPyConnection, target: BatchTarget, batch: 
     names = {
         target.name_of(target.tables[key].name)
         for key, buffer in batch.buffers
-        if not isinstance(buffer, ParentChanges) and (target.overlap or (buffer.operations() != INSERT).any())
+        if not isinstance(buffer, ParentChanges)
+        and len(buffer)
+        and (target.overlap or (buffer.operations() != INSERT).any())
     }
     found = cursor.execute(
         "SELECT max(estimated_size) FROM duckdb_tables()"

@@ -71,6 +71,15 @@ def test_only_tables_that_lose_rows_count(writer: Writer) -> None:
     assert into.growth == pytest.approx(3.0, rel=0.01)
 
 
+def test_a_table_whose_rows_were_all_rolled_back_does_not_count(writer: Writer) -> None:
+    into = target()
+    into.overlap = True
+    writer.deliver(into, batch(*range(3_000), at=100))
+    writer.deliver(into, replace(batch(at=200, reason=FULL), buffers=[("left", batch().buffers[0][1])]))
+    settle(writer)
+    assert (into.error, into.growth) == (None, 1.0)
+
+
 def test_batches_stay_small_behind_one_that_did_not_fit_into_memory(
     writer: Writer, replica: ReplicaDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

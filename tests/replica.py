@@ -17,7 +17,7 @@ from cdc.pipeline import Pipeline
 from cdc.registry import DEFAULT
 from cdc.replica.tables import STAGING_PREFIX
 from cdc.sandbox.comparison import compare_table
-from cdc.sandbox.databases import Host, session
+from cdc.sandbox.databases import session
 from cdc.status import SyncResult, TableState
 from tests.waiting import SECONDS, wait_until
 
@@ -151,10 +151,3 @@ def opened(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """The file of a service that does not run, for reading."""
     with duckdb.connect(str(path), read_only=True) as copy:
         yield copy
-
-
-def dump_threads(source: Host) -> list[int]:
-    """The server's threads that send a binary log to somebody."""
-    with session(source.url()) as connection, connection.cursor() as cursor:
-        cursor.execute("SHOW PROCESSLIST")
-        return [int(row[0]) for row in cursor.fetchall() if str(row[4]).startswith("Binlog Dump")]

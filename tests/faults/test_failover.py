@@ -16,7 +16,8 @@ from cdc.sandbox.servers import Server
 from cdc.source.binlog import BinlogDump
 from cdc.status import PipelineState
 from tests.faults.proxy import proxied
-from tests.replica import Replica, dump_threads
+from tests.replica import Replica
+from tests.sessions import dump_threads
 from tests.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.timeout(180)
@@ -112,10 +113,10 @@ def test_an_incremental_sync_behind_a_failover_asks_the_new_server(
         pair.wait()
         pair.halt()
         proxy.target = ("127.0.0.1", pair.new.port)
-        for dump in dump_threads(pair.old):
+        for dump in dump_threads(pair.old.url()):
             with suppress(pymysql.err.OperationalError):  # the other replica's has ended by itself
                 run(pair.old, f"KILL {dump}")
-        wait_until(lambda: dump_threads(pair.new), "the stream is on the new server")
+        wait_until(lambda: dump_threads(pair.new.url()), "the stream is on the new server")
         replica.wait_live()
         replica.catch_up()  # with nothing new there, whose place is to be committed
         assert replica.pipeline.validate("checksum").equal

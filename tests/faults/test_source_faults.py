@@ -12,7 +12,8 @@ from cdc.sandbox.installation import Flavor
 from cdc.sandbox.load import Load
 from cdc.sandbox.servers import Server
 from cdc.status import PipelineState
-from tests.replica import Replica, dump_threads
+from tests.replica import Replica
+from tests.sessions import dump_threads
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
@@ -81,7 +82,7 @@ def test_a_dump_connection_that_is_killed_ten_times_is_made_anew(
             events = live.pipeline.status().transactions
             wait_until(lambda: live.pipeline.status().transactions > events, "transactions arrive")  # noqa: B023
             [thread] = wait_until(
-                lambda: [t for t in dump_threads(own_server) if t not in killed], "a dump connection"
+                lambda: [t for t in dump_threads(own_server.url()) if t not in killed], "a dump connection"
             )
             with session(own_server.url()) as connection, connection.cursor() as cursor:
                 cursor.execute(f"KILL {thread}")
@@ -129,7 +130,7 @@ def test_a_service_whose_source_lost_the_binary_log_says_so_and_a_full_copy_mend
     small_shop.execute(
         "DELETE FROM products LIMIT 5", "FLUSH BINARY LOGS", "INSERT INTO events SELECT * FROM events"
     )
-    wait_until(lambda: not dump_threads(own_server), "nobody reads the old log file")
+    wait_until(lambda: not dump_threads(own_server.url()), "nobody reads the old log file")
     with session(own_server.url()) as connection, connection.cursor() as cursor:
         cursor.execute("SHOW BINARY LOGS")
         newest = cursor.fetchall()[-1][0]

@@ -21,6 +21,7 @@ from cdc.source.catalog import (
     system_versioned_tables,
 )
 from cdc.source.connection import SourceEndpoint
+from tests.sessions import waiting_for_a_lock
 from tests.waiting import wait_until
 
 
@@ -291,16 +292,10 @@ def test_a_table_whose_lock_is_not_granted_is_not_left_out(mariadb_server: Serve
         swapping.start()
         try:
             # It has one of both names, and waits for the other.
-            wait_until(lambda: _waits_for_a_lock(database), "the rename waits")
+            wait_until(lambda: waiting_for_a_lock(database), "the rename waits")
             with pytest.raises(SourceUnavailableError, match="Lock wait timeout"):
                 load_tables(asking, database.name)
         finally:
             reading.rollback()
             swapping.join()
         assert [table.name for table in load_tables(asking, database.name)] == ["items", "retired"]
-
-
-def _waits_for_a_lock(database: Database) -> bool:
-    with closing(database.connect()) as connection, connection.cursor() as cursor:
-        cursor.execute("SHOW PROCESSLIST")
-        return any("metadata lock" in str(row[6]) for row in cursor.fetchall())

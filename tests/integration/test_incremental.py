@@ -20,7 +20,8 @@ from cdc.source.batcher import Batch
 from cdc.source.meetings import Meeting
 from cdc.source.stream import BinlogReader
 from cdc.stream_loop import StreamLoop
-from tests.replica import Replica, dump_threads
+from tests.replica import Replica
+from tests.sessions import dump_threads
 from tests.waiting import SECONDS, wait_until
 
 pytestmark = [pytest.mark.timeout(90), pytest.mark.crossed]
@@ -107,7 +108,7 @@ def test_an_incremental_sync_can_be_cancelled_while_the_stream_waits_for_the_wri
     monkeypatch.setattr(Run, "pause", cancelled_at_the_third)
     replica.pipeline._engine.writer.submit(lambda _: go_on.wait(SECONDS))
     try:
-        for dump in dump_threads(database.server):
+        for dump in dump_threads(database.server.url()):
             database.execute(f"KILL {dump}")
         wait_until(lambda: not replica.pipeline._stream.reader or not _meets(replica), "the reader has ended")
         with pytest.raises(RunCancelledError):

@@ -11,6 +11,7 @@ from cdc.errors import ConflictError, DucklingError, NotFoundError, RunCancelled
 from cdc.sandbox.databases import Database, session
 from cdc.sandbox.service import Service
 from tests.replica import Replica, staging_tables
+from tests.sessions import waiting_for_a_lock
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.crossed
@@ -30,15 +31,6 @@ def locked(database: Database, table: str) -> Iterator[None]:
         cursor.execute(f"LOCK TABLES {table} WRITE")
         yield
         cursor.execute("UNLOCK TABLES")
-
-
-def waiting_for_a_lock(database: Database) -> list[int]:
-    """Sessions in this database that wait for a table's lock."""
-    with session(database.url) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT id FROM information_schema.processlist WHERE db = database() AND state LIKE 'Waiting for%lock'"
-        )
-        return [int(row[0]) for row in cursor.fetchall()]
 
 
 def test_each_kind_of_run_is_recorded_with_its_end(database: Database, replica: Replica) -> None:

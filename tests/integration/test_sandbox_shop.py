@@ -13,6 +13,7 @@ from cdc.sandbox.comparison import compare_table
 from cdc.sandbox.databases import Database
 from cdc.sandbox.load import Load
 from cdc.sandbox.probe import Probe, percentile
+from tests.sessions import sessions
 
 pytestmark = pytest.mark.crossed
 
@@ -128,14 +129,11 @@ def test_a_load_that_loses_its_table_says_so(small_shop: Database) -> None:
 def test_a_load_that_survives_goes_on_after_its_connection_is_killed(small_shop: Database) -> None:
     load = Load(small_shop.url, rate=0, survive=True).start()
     load.wait_for(20)
-    sessions = rows_of(
-        small_shop,
-        "SELECT ID FROM information_schema.PROCESSLIST"
-        f" WHERE DB = '{small_shop.name}' AND ID <> CONNECTION_ID()",
-    )
+    of_the_load = [each.number for each in sessions(small_shop.url) if each.database == small_shop.name]
+    assert of_the_load
     others = small_shop.connect(database=None)
     with others.cursor() as cursor:
-        for (number,) in sessions:
+        for number in of_the_load:
             try:
                 cursor.execute(f"KILL {number}")
             except pymysql.MySQLError as error:

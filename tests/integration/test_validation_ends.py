@@ -15,6 +15,7 @@ from cdc.validation.sides import SourceSide, Total
 from cdc.validation.validations import ValidationRun
 from tests.integration.test_validation import compared, numbers_table, write
 from tests.replica import Replica
+from tests.sessions import waiting_for_a_lock
 from tests.waiting import SECONDS, wait_until
 
 pytestmark = pytest.mark.crossed
@@ -72,28 +73,19 @@ def test_a_cancelled_validation_ends_at_once_and_leaves_nothing_behind(
     with database.connect() as blocker, blocker.cursor() as cursor:
         cursor.execute("LOCK TABLES numbers WRITE")
         run = replica.pipeline.start_validation("checksum")
-        wait_until(lambda: waits_for_the_lock(database), "the validation waits for the lock")
+        wait_until(lambda: waiting_for_a_lock(database), "the validation waits for the lock")
         with pytest.raises(ConflictError) as second:
             replica.pipeline.start_validation("checksum")
         assert second.value.code == "VALIDATION_ALREADY_RUNNING"
         run.cancel()
         with pytest.raises(RunCancelledError):
             run.report(60)
-        wait_until(lambda: not waits_for_the_lock(database), "its sessions are gone")
+        wait_until(lambda: not waiting_for_a_lock(database), "its sessions are gone")
         cursor.execute("UNLOCK TABLES")
     database.execute("INSERT INTO numbers (id) VALUES (-1)")
     replica.catch_up()
     replica.assert_equal()
     assert compared(replica, "numbers").matches
-
-
-def waits_for_the_lock(database: Database) -> bool:
-    with database.connect().cursor() as cursor:
-        cursor.execute(
-            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = %s AND STATE LIKE 'Waiting for table%%'",
-            (database.name,),
-        )
-        return bool(cursor.fetchall()[0][0])
 
 
 def test_a_replica_that_stops_ends_the_validation(database: Database, replica: Replica) -> None:
@@ -102,7 +94,7 @@ def test_a_replica_that_stops_ends_the_validation(database: Database, replica: R
     with database.connect() as blocker, blocker.cursor() as cursor:
         cursor.execute("LOCK TABLES numbers WRITE")
         run: ValidationRun = replica.pipeline.start_validation("checksum")
-        wait_until(lambda: waits_for_the_lock(database), "the validation waits for the lock")
+        wait_until(lambda: waiting_for_a_lock(database), "the validation waits for the lock")
         replica.stop()
         with pytest.raises(RunCancelledError):
             run.report(60)

@@ -15,7 +15,8 @@ from cdc.sandbox.installation import Flavor
 from cdc.sandbox.servers import Server
 from cdc.status import PipelineState
 from cdc.watermark.fallback import Fallback
-from tests.replica import Replica, dump_threads
+from tests.replica import Replica
+from tests.sessions import dump_threads
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.crossed]
@@ -260,10 +261,8 @@ def test_a_privilege_that_comes_back_before_a_poll_costs_no_copy(
         copies = replica.runs
         administer(f"REVOKE {REPLICATION[flavor]} ON *.* FROM {{who}}")
         with session(database.server.url()) as connection, connection.cursor() as cursor:
-            cursor.execute("SHOW PROCESSLIST")
-            for row in cursor.fetchall():
-                if str(row[4]).startswith("Binlog Dump"):
-                    cursor.execute(f"KILL {row[0]}")
+            for dump in dump_threads(database.server.url()):
+                cursor.execute(f"KILL {dump}")
         database.execute(
             "INSERT INTO items (id, note) VALUES (2, 'in the log')", "DELETE FROM items WHERE id = 1"
         )
@@ -297,7 +296,7 @@ def test_no_poll_begins_in_the_turn_in_which_the_log_is_found_closed(
 
         monkeypatch.setattr(Fallback, "note_mode", note_behind_the_look)
         administer(f"REVOKE {REPLICATION[Flavor.MARIADB]} ON *.* FROM {{who}}")
-        for dump in dump_threads(database.server):
+        for dump in dump_threads(database.server.url()):
             with session(database.server.url()) as connection, connection.cursor() as cursor:
                 cursor.execute(f"KILL {dump}")
         wait_until(lambda: passed.is_set() and mode(replica)[0] == "cdc", "the grant is noticed")

@@ -14,6 +14,7 @@ from pymysqlreplication.row_event import DeleteRowsEvent, UpdateRowsEvent, Write
 from cdc.sandbox.databases import Database
 from cdc.sandbox.installation import Flavor
 from cdc.schema import quote_mysql
+from tests.sessions import waiting_for_a_lock
 from tests.waiting import wait_until
 
 CHUNK = 100
@@ -107,11 +108,7 @@ class GhOst(Migration):
         assert not failed, failed
 
     def _waits(self, thread: int) -> bool:
-        with self._connection.cursor() as cursor:
-            cursor.execute("SHOW PROCESSLIST")
-            return any(
-                row[0] == thread and "metadata lock" in str(row[6]).lower() for row in cursor.fetchall()
-            )
+        return thread in waiting_for_a_lock(self._database)
 
     def _events(self) -> BinLogStreamReader:
         with self._connection.cursor() as cursor:

@@ -41,7 +41,8 @@ class Readers:
                 if gone is not None and gone.is_set():
                     raise StoppedError("the client has left", hint="ask again")
                 self._open[cursor] = gone
-            yield cursor
+            with pipeline.serving():
+                yield cursor
         finally:
             with self._changed:
                 self._open.pop(cursor, None)

@@ -47,8 +47,8 @@ class Settings(BaseSettings):
     """Read at every connect, so that a password can be rotated; wins over the URL's."""
     duckdb_path: Path = Path("data/duckling.db")
     duckdb_memory_limit: str = AUTO
-    """DuckDB's own memory_limit. `auto` begins with 256 MB and doubles it, up to half of the machine's memory,
-    when what is written does not fit. A size ("2GB") is exceeded only while a write-ahead log is replayed."""
+    """DuckDB's own memory_limit. `auto` follows the need, up to half of the machine's memory: see
+    `cdc.replica.memory`. A size ("2GB") is exceeded only while a write-ahead log is replayed."""
     duckdb_threads: int = Field(default=0, ge=0)
     """DuckDB's threads; 0 leaves its default, one a core."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import duckdb
@@ -314,6 +315,10 @@ class Pipeline:
     def reader(self) -> duckdb.DuckDBPyConnection:
         """A cursor for reading; the caller closes it."""
         return self._engine.replica.cursor()
+
+    def serving(self) -> AbstractContextManager[None]:
+        """While a client's query runs, DuckDB may use what queries get."""
+        return self._engine.replica.serving()
 
     def table_names(self) -> list[str]:
         """Tables that can be read: those copied at least once."""

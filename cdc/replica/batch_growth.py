@@ -6,8 +6,6 @@ it that lost one: over 50,000,000 rows a quarter of a second, for 10,000 keys as
 
 from __future__ import annotations
 
-import duckdb
-
 from cdc.replica.target import BatchTarget
 from cdc.source.batcher import Batch
 from cdc.source.cascades import ParentChanges
@@ -18,21 +16,18 @@ ROWS_FOR_USUAL = 12_500_000
 MOST = 4.0
 
 
-def batch_growth(cursor: duckdb.DuckDBPyConnection, target: BatchTarget, batch: Batch) -> float:
-    """From 1 to `MOST`, in proportion to the largest table of which `batch` deletes rows, or replaces some.
-
-    DuckDB's estimate is of the rows that are looked through: those deleted since the last checkpoint are among them.
-    """
-    names = {
+def changed_tables(target: BatchTarget, batch: Batch) -> set[str]:
+    """The tables of which `batch` deletes rows, or replaces some, by their names in DuckDB."""
+    return {
         target.name_of(target.tables[key].name)
         for key, buffer in batch.buffers
         if not isinstance(buffer, ParentChanges)
         and len(buffer)
-        and (target.overlap or (buffer.operations() != INSERT).any())
+        and (target.overlap or buffer.ops.count(INSERT) < len(buffer.ops))
     }
-    found = cursor.execute(
-        "SELECT max(estimated_size) FROM duckdb_tables()"
-        " WHERE schema_name = 'main' AND list_contains(?, table_name)",
-        [list(names)],
-    ).fetchall()
-    return min(MOST, max(1.0, (found[0][0] or 0) / ROWS_FOR_USUAL))
+
+
+def batch_growth(rows: dict[str, int]) -> float:
+    """How many times as many rows as usual a full batch should have, from 1 to `MOST`, in proportion to the largest
+    of the tables that are changed."""
+    return min(MOST, max(1.0, max(rows.values(), default=0) / ROWS_FOR_USUAL))

@@ -13,7 +13,7 @@ from cdc.metrics import DatabaseMetrics
 from cdc.replica.apply import apply_rows
 from cdc.replica.cascades import CascadeReplay
 from cdc.replica.completion import apply_mixed
-from cdc.replica.database import translate
+from cdc.replica.duckdb_errors import translate
 from cdc.replica.target import BatchTarget
 from cdc.schema import Table
 from cdc.source.batcher import Batch, Rows

@@ -11,12 +11,11 @@ import structlog
 from cdc.backoff import Backoff
 from cdc.errors import DucklingError
 from cdc.metrics import DatabaseMetrics
-from cdc.replica.database import ReplicaDatabase, translate
+from cdc.replica.database import SMALL_LOG, ReplicaDatabase
+from cdc.replica.duckdb_errors import translate
 
 log = structlog.get_logger(__name__)
 
-_WORTH = 1 << 20
-"""A write-ahead log smaller than this is not worth a checkpoint when idle, or behind a start."""
 _MOST_COMMITS = 5_000
 """Commits that a start has to replay at most, whatever their size: each takes 0.1 ms."""
 _LONGEST_PAUSE = 30.0
@@ -53,7 +52,7 @@ class Checkpoints:
     def opened(self) -> None:
         """The file was opened. A log that it left behind was replayed: one checkpoint, and no start replays that
         again, however often the service is killed."""
-        if self._database.wal_bytes > _WORTH:
+        if self._database.wal_bytes > SMALL_LOG:
             self._commits = _MOST_COMMITS
 
     def committed(self) -> None:
@@ -66,7 +65,7 @@ class Checkpoints:
 
     def seconds_left(self, last_work: float) -> float | None:
         """Seconds until one is due for idleness; None where the log is too small for that."""
-        if self._database.wal_bytes < _WORTH:
+        if self._database.wal_bytes < SMALL_LOG:
             return None
         return max(0.0, last_work + self._idle - self._clock())
 
@@ -93,6 +92,8 @@ class Checkpoints:
             return True
         self.error = None
         self._pauses.reset()
+        self._database.memory.release()
+        self._database.adjust_memory()
         log.debug(
             "replica.checkpoint",
             database=self._name,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 import weakref
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,25 +16,29 @@ import structlog
 
 from cdc.errors import (
     ReplicaError,
-    ReplicaFatalError,
     ReplicaFileError,
     ReplicaLockedError,
-    RowRefusedError,
 )
-from cdc.replica.memory import MemoryLimit
+from cdc.replica.duckdb_errors import first_line, is_out_of_memory, translate
+from cdc.replica.memory import BYTES_A_ROW, BYTES_A_TABLE, REPLAY_BYTES, MemoryLimit
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-OUT_OF_MEMORY = "REPLICA_MEMORY"
 MEMORY_NOTE = "memory_bytes"
 """Under this name the bookkeeping keeps how far the memory limit has grown."""
+SMALL_LOG = 1 << 20
+"""A write-ahead log smaller than this is not worth a checkpoint by itself."""
+_LINGER = 10.0
+"""Seconds behind a client's query for which DuckDB keeps what the query may need again."""
 _NEVER = "1TB"
 _LOCK_UP = (
     "LOAD icu",  # built in; it brings the setting TimeZone, which would be the machine's
     "SET GLOBAL TimeZone = 'UTC'",
     "SET GLOBAL enable_external_access = false",
+    # For `adjust_memory` alone: a client's SET is refused by its kind.
+    "SET GLOBAL allowed_configs = ['memory_limit']",
     "SET GLOBAL lock_configuration = true",
 )
 _NO_PARTING_CHECKPOINT = "PRAGMA disable_checkpoint_on_shutdown"
@@ -49,13 +54,28 @@ class ReplicaDatabase:
     and the configuration locked from the start: no SQL can reach files or the network, or undo that.
     """
 
-    def __init__(self, path: Path, *, memory_limit: str, threads: int = 0, name: str = "default") -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        memory_limit: str,
+        threads: int = 0,
+        name: str = "default",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`name` is the database's in the log."""
         self.path = path
         self.memory = MemoryLimit(memory_limit)
-        """Takes effect when the file is opened."""
+        """Takes effect when the file is opened, and with `adjust_memory`."""
+        self._limit = 0
+        """What DuckDB was given."""
+        self._asking = 0
+        """Clients that ask now."""
+        self._asked = -_LINGER
+        """When the last of them had its answer."""
         self._threads = threads
         self._name = name
+        self._clock = clock
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._unclosed: duckdb.DuckDBPyConnection | None = None
@@ -90,6 +110,8 @@ class ReplicaDatabase:
 
     def _connect(self, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
         """Opens the file, with more memory for a moment where its write-ahead log takes that to be replayed."""
+        if self.wal_bytes > SMALL_LOG:
+            self.memory.reserve("replayed", REPLAY_BYTES)
         limit = self.memory.bytes
         while True:
             try:
@@ -111,6 +133,7 @@ class ReplicaDatabase:
                 connection.execute("CHECKPOINT")
             if self.memory.grow(_remembered(connection)) or limit > self.memory.bytes:
                 connection.execute(f"SET GLOBAL memory_limit = '{self.memory.bytes}B'")
+            self._limit = self.memory.bytes
             for statement in _LOCK_UP:
                 connection.execute(statement)
         except BaseException:
@@ -134,11 +157,11 @@ class ReplicaDatabase:
             )
         if "permission denied" in text.lower() or "cannot open file" in text.lower():
             return ReplicaFileError(
-                f"{self.path} can't be opened: {_first_line(text)}",
+                f"{self.path} can't be opened: {first_line(text)}",
                 hint="set DUCKDB_PATH to a file that this account may write to",
             )
         return ReplicaFileError(
-            f"{self.path} is not a DuckDB file that this version can open: {_first_line(text)}",
+            f"{self.path} is not a DuckDB file that this version can open: {first_line(text)}",
             hint="keep the file, set DUCKDB_PATH to a new one, and see which version wrote it",
         )
 
@@ -153,6 +176,61 @@ class ReplicaDatabase:
                 raise translate(error) from error
             self._cursors.add(cursor)
             return cursor
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """While a client's query runs, or a validation, DuckDB may use what queries get."""
+        with self._lock:
+            self._asking += 1
+        self.adjust_memory()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._asking -= 1
+                self._asked = self._clock()
+
+    def adjust_memory(self) -> None:
+        """Lets DuckDB use as much as `memory` says now, or what queries get, until a while behind the last."""
+        with self._lock:
+            asked = self._asking or self._clock() - self._asked < _LINGER
+            wanted = self.memory.for_queries if asked else self.memory.bytes
+            if self._connection is None or wanted == self._limit:
+                return
+            try:
+                self._connection.execute(f"SET GLOBAL memory_limit = '{wanted}B'")
+            except duckdb.OutOfMemoryException:
+                return  # more than that is in use, and may not be for long: it is tried again
+            except duckdb.Error as error:
+                log.warning("replica.memory_not_set", database=self._name, error=translate(error).message)
+                return
+            self._limit = wanted
+
+    def make_room(
+        self, cursor: duckdb.DuckDBPyConnection, names: Iterable[str], *, tables: int = 1
+    ) -> dict[str, int]:
+        """Sets memory aside, until the next checkpoint, for a transaction of `tables` tables that deletes rows all
+        over those with these names; the rows of each of these.
+
+        DuckDB's estimate is of the rows that are looked through: those deleted since the last checkpoint are among
+        them.
+        """
+        listed = list(names)
+        self.memory.reserve("transaction", tables * BYTES_A_TABLE)
+        found = (
+            cursor.execute(
+                "SELECT table_name, estimated_size FROM duckdb_tables()"
+                " WHERE schema_name = 'main' AND list_contains(?, table_name)",
+                [listed],
+            ).fetchall()
+            if listed
+            else []
+        )
+        rows = {str(name): int(count) for name, count in found}
+        for name, count in rows.items():
+            self.memory.reserve(name, count * BYTES_A_ROW)
+        self.adjust_memory()
+        return rows
 
     def read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         """What `work` reads, all of one moment: a table may be dropped between two statements."""
@@ -231,54 +309,3 @@ def _remembered(connection: duckdb.DuckDBPyConnection) -> int:
         return 1
     found = connection.execute("SELECT value FROM _duckling.meta WHERE name = ?", [MEMORY_NOTE]).fetchall()
     return int(found[0][0]) if found else 1
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether DuckDB failed for its memory limit; a commit that does says so in words alone."""
-    text = str(error)
-    return isinstance(error, duckdb.OutOfMemoryException) or (
-        isinstance(error, duckdb.Error)
-        and ("failed to pin block" in text or "could not allocate block" in text)
-    )
-
-
-def translate(error: duckdb.Error) -> ReplicaError:
-    """The error of ours for one that DuckDB raised while writing. Values in its text are left out."""
-    kind = error.__class__.__name__.removesuffix("Exception")
-    if isinstance(error, duckdb.FatalException | duckdb.InternalException) or "has been invalidated" in str(
-        error
-    ):
-        return ReplicaFatalError(
-            f"DuckDB gave up on the open file ({_cause(error)})",
-            hint="it is closed and opened again; nothing that was committed is lost",
-        )
-    if isinstance(
-        error, duckdb.ConstraintException | duckdb.ConversionException | duckdb.OutOfRangeException
-    ):
-        return RowRefusedError(
-            f"DuckDB refuses a row ({kind}: {_cause(error)})",
-            hint="mend the row at the source, then copy the table again: POST /sync/table/NAME",
-        )
-    if is_out_of_memory(error):
-        return ReplicaError(
-            "DuckDB ran out of the memory it may use",
-            hint="raise DUCKDB_MEMORY_LIMIT, or lower BATCH_SIZE",
-            code=OUT_OF_MEMORY,
-        )
-    if isinstance(error, duckdb.IOException) or "could not write" in str(error).lower():
-        return ReplicaError(
-            f"DuckDB can't write its file ({_cause(error)})",
-            hint="check the disk: space, health, permissions",
-        )
-    return ReplicaError(
-        f"DuckDB refused a change ({kind}: {_cause(error)})", hint="see the log of the service"
-    )
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0][:200] if text else ""
-
-
-def _cause(error: duckdb.Error) -> str:
-    """The first line of an error without what stands in quotes: that may be a row's value."""
-    return re.sub(r"(\"[^\"]*\"|'[^']*')", "…", _first_line(str(error)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +14,8 @@ from cdc.backoff import Backoff
 from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError
 from cdc.replica import row_views, state
 from cdc.replica.checkpoints import Checkpoints
-from cdc.replica.database import MEMORY_NOTE, OUT_OF_MEMORY, ReplicaDatabase, is_out_of_memory, translate
+from cdc.replica.database import MEMORY_NOTE, ReplicaDatabase
+from cdc.replica.duckdb_errors import OUT_OF_MEMORY, is_out_of_memory, translate
 
 log = structlog.get_logger(__name__)
 
@@ -32,8 +33,8 @@ class WriteSession:
     """Writes to one file, for one thread.
 
     Indexes keep what was read and changed in them in memory until a checkpoint, and what a transaction writes
-    until it ends; DuckDB can't spill either. So a checkpoint is made when they fill half of the memory limit, and
-    where that does not last, the limit grows (if it may), which takes closing and opening the file.
+    until it ends; DuckDB can't spill either. What is known beforehand is set aside (`make_room`); a checkpoint is
+    made when the rest fills half of the memory limit, and where that does not last, the limit grows (if it may).
 
     `refuse(error)` is called while the file is shut and can't be opened, `refuse(None)` when it is open again;
     `pause(seconds)` waits between attempts and is true where the writer is to stop.
@@ -67,7 +68,7 @@ class WriteSession:
     def open(self) -> None:
         """Takes a connection. The database must be open. Raises ReplicaError."""
         self._cursor = self._database.cursor()
-        self._noted_bytes = self._noted_bytes or self._database.memory.bytes
+        self._noted_bytes = self._noted_bytes or self._database.memory.base
         self._checkpoints.opened()
 
     def close(self) -> None:
@@ -152,18 +153,23 @@ class WriteSession:
     def _tidy(self) -> None:
         if self._cursor is None:
             return  # the service stops while the file can't be opened
-        if self._database.memory.bytes > self._noted_bytes:
+        if self._database.memory.base > self._noted_bytes:
             self._note_memory()
         if self._checkpoints.due():
             self.checkpoint("size")
         elif self._clock() - self._looked_at >= _LOOK_EVERY:
             self._looked_at = self._clock()
+            self._database.adjust_memory()
             if self._pressed():
-                next(self._gentle_relief(self._relieve), None)
+                next(self._gentle_relief(self._relieve, self._database.adjust_memory), None)
+
+    def make_room(self, names: Iterable[str], tables: int) -> dict[str, int]:
+        """As `ReplicaDatabase.make_room`, seen from the open transaction."""
+        return self._database.make_room(self.cursor, names, tables=tables)
 
     def _note_memory(self) -> None:
         """So that the next start begins with as much. Tried once: a start without it finds out again."""
-        self._noted_bytes = self._database.memory.bytes
+        self._noted_bytes = self._database.memory.base
         try:
             self.run(lambda cursor: state.remember(cursor, MEMORY_NOTE, str(self._noted_bytes)))
         except ReplicaFatalError:
@@ -173,7 +179,9 @@ class WriteSession:
 
     def _pressed(self) -> bool:
         try:
-            return self._database.held_bytes(self.cursor) > self._database.memory.bytes // 2
+            memory = self._database.memory
+            # Half of what is set aside is for indexes, and the marks of deleted rows are not counted.
+            return self._database.held_bytes(self.cursor) - memory.reserved // 2 > memory.base // 2
         except duckdb.Error as error:
             log.warning("replica.memory_unknown", database=self._name, error=translate(error).message)
             return False
@@ -184,19 +192,26 @@ class WriteSession:
         A statement that lacks memory leaves marks in it that ROLLBACK does not remove: DuckDB 2.0 then takes rows for
         deleted by another transaction. So that memory is given up, as after a commit that lacks some.
         """
-        yield from self._gentle_relief(self._begin_anew)
+        yield from self._gentle_relief(self._begin_anew, self.reopen)
         if not self._database.memory.can_grow:
             self._begin_anew()
             yield True
         self.reopen()  # nobody is to meet those marks
 
-    def _gentle_relief(self, make_room: Callable[[], None]) -> Iterator[bool]:
+    def outgrown(self) -> None:
+        """A transaction that came in parts did not fit in: room beside it is of no use to it, so the limit grows."""
+        if self._database.memory.grow():
+            self._tell_growth()
+        self.reopen()
+
+    def _gentle_relief(self, make_room: Callable[[], None], enlarge: Callable[[], None]) -> Iterator[bool]:
         """Room made, and where that was of no lasting use the last time, a higher limit."""
         if self._clock() - self._relieved_at >= _WORK_FOR_RELIEF * self._relief_took:
             make_room()
             yield True
         while self._database.memory.grow():
-            self._reopen_larger()
+            self._tell_growth()
+            enlarge()
             yield True
 
     def _begin_anew(self) -> None:
@@ -209,11 +224,6 @@ class WriteSession:
         self.checkpoint("memory")
         self._relieved_at = self._clock()
         self._relief_took = self._relieved_at - began
-
-    def _reopen_larger(self) -> None:
-        """DuckDB takes a limit when the file is opened: its configuration is locked after that."""
-        self._tell_growth()
-        self.reopen()
 
     def _tell_growth(self) -> None:
         log.warning(

@@ -14,10 +14,11 @@ import structlog
 from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError
 from cdc.metrics import DatabaseMetrics
 from cdc.replica import prepared
-from cdc.replica.batch_growth import batch_growth
+from cdc.replica.batch_growth import batch_growth, changed_tables
 from cdc.replica.batch_rows import BatchRows
 from cdc.replica.checkpoints import Checkpoints
-from cdc.replica.database import ReplicaDatabase, is_out_of_memory, translate
+from cdc.replica.database import ReplicaDatabase
+from cdc.replica.duckdb_errors import is_out_of_memory, translate
 from cdc.replica.target import BatchTarget
 from cdc.replica.write_queue import Delivery, Task, WriteQueue
 from cdc.replica.write_session import WriteSession
@@ -27,6 +28,9 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 _CONFLICT_TRIES = 3
+_PREPARE_EVERY = 0.25
+"""Seconds between two looks at how large the tables are that small batches change: one takes half a millisecond."""
+_MANY_TABLES = 8
 
 
 class Writer:
@@ -61,6 +65,9 @@ class Writer:
         self._busy = False
         self._busy_since: float | None = None
         self._open_target: BatchTarget | None = None
+        self._tables: set[str] = set()
+        """Those that the open transaction changes."""
+        self._prepared_at = -_PREPARE_EVERY
         self._may_grow = True
         """Whether batches may be larger than usual: not where one did not fit into memory."""
         self._targets: set[BatchTarget] = set()
@@ -294,10 +301,14 @@ class Writer:
                 if is_out_of_memory(error):
                     self._session.rollback()
                     self._open_target = None
+                    self._prepared_at = -_PREPARE_EVERY
+                    if in_parts:
+                        # The parts before it are rolled back too: the transaction must come again from its start.
+                        self._session.outgrown()
+                        raise translate(error) from error
                     relieved = next(relief, False)
                     self._may_grow = self._may_grow and relieved
-                    # The parts before it are rolled back too: the transaction must come again from its start.
-                    if not relieved or in_parts:
+                    if not relieved:
                         raise translate(error) from error
                 elif isinstance(error, duckdb.ConstraintException) and not replace:
                     self._session.rollback()
@@ -322,9 +333,9 @@ class Writer:
         started = self._clock()
         if self._open_target is None:
             self._session.begin()
+            self._tables.clear()
+        self._prepare_for(target, batch)
         counted = self._rows.apply(cursor, target, batch, replace)
-        if batch.reason is FlushReason.ROWS and self._may_grow:
-            target.growth = batch_growth(cursor, target, batch)
         if batch.prepared:
             prepared.save(cursor, target.owner, batch.prepared)
         if target.save_position is None:
@@ -344,6 +355,19 @@ class Writer:
                 seconds=self._clock() - started,
                 reason=batch.reason.value,
             )
+
+    def _prepare_for(self, target: BatchTarget, batch: Batch) -> None:
+        """Memory for what `batch` changes, and what its tables mean for the next ones. Looked at with each full batch,
+        with each part of a transaction, and with one of many small ones."""
+        full = batch.reason is FlushReason.ROWS
+        self._tables.update(key for key, _ in batch.buffers)
+        small = not full and batch.position is not None and len(self._tables) < _MANY_TABLES
+        if small and self._clock() - self._prepared_at < _PREPARE_EVERY:
+            return
+        self._prepared_at = self._clock()
+        rows = self._session.make_room(changed_tables(target, batch), len(self._tables))
+        if full and self._may_grow:
+            target.growth = batch_growth(rows)
 
     # The file ----------------------------------------------------------------------------------------
 

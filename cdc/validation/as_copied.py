@@ -8,7 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from cdc.replica.apply import append_rows
-from cdc.replica.database import translate
+from cdc.replica.duckdb_errors import translate
 from cdc.replica.tables import create_staging, staging_name
 from cdc.schema import Table, quote_duckdb
 from cdc.validation.canonical import row_digest

@@ -13,7 +13,7 @@ import duckdb
 from cdc.engine import Engine
 from cdc.errors import DucklingError
 from cdc.replica import state
-from cdc.replica.database import translate
+from cdc.replica.duckdb_errors import translate
 from cdc.schema import Table, quote_duckdb, quote_mysql
 from cdc.source.snapshot import Snapshot
 from cdc.validation.canonical import checksum, row_digest

@@ -20,7 +20,7 @@ from cdc.engine import Engine
 from cdc.errors import DucklingError, SnapshotError
 from cdc.position import Position
 from cdc.replica import state
-from cdc.replica.database import translate
+from cdc.replica.duckdb_errors import translate
 from cdc.replica.state import TableRecord
 from cdc.runs import Run
 from cdc.schema import Table
@@ -54,7 +54,11 @@ def one_moment(
     When `run` is cancelled, statements that are under way end at once. Raises SourceError, ReplicaError,
     ConflictError where the stream is not connected, RunCancelledError.
     """
-    with closing(engine.replica.cursor()) as cursor, _opened(engine, stream, tables, run) as opened:
+    with (
+        engine.replica.serving(),
+        closing(engine.replica.cursor()) as cursor,
+        _opened(engine, stream, tables, run) as opened,
+    ):
         snapshot, held = opened
         run.on_cancel(lambda: _interrupt(cursor))
         try:

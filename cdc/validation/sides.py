@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from cdc.replica.database import translate
+from cdc.replica.duckdb_errors import translate
 from cdc.schema import Table, quote_duckdb
 from cdc.source.snapshot import Snapshot, to_arrow
 from cdc.types import select_expression

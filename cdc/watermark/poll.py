@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import duckdb
 import numpy as np
@@ -16,7 +17,9 @@ from cdc.engine import Engine
 from cdc.errors import DucklingError, RowRefusedError, ValueDecodeError
 from cdc.replica import state
 from cdc.replica.apply import apply_rows
-from cdc.replica.database import translate
+from cdc.replica.database import ReplicaDatabase
+from cdc.replica.duckdb_errors import translate
+from cdc.replica.memory import MANY_ROWS
 from cdc.replica.watermarks import Progress, Watermark, save_watermarks
 from cdc.runs import Run
 from cdc.source.batcher import MAX_BUFFERS
@@ -56,11 +59,13 @@ class Batch:
                 left.put(followed, rows)
         return left
 
-    def apply(self, cursor: duckdb.DuckDBPyConnection) -> None:
+    def apply(self, replica: ReplicaDatabase, cursor: duckdb.DuckDBPyConnection) -> None:
         """Replaces the rows by their key and records the watermarks, in the caller's transaction.
 
         Raises RowRefusedError with the table's name where a row does not go in.
         """
+        names = {each.table.name for each, rows in self.rows if len(rows) >= MANY_ROWS}
+        replica.make_room(cursor, names, tables=len(self.rows))
         for followed, rows in self.rows:
             table = followed.table
             operations = np.full(len(rows), UPDATE, dtype=np.int8)
@@ -208,7 +213,7 @@ class Poll:
         self._settle()
         batch, self._batch = self._batch, Batch()
         if batch.rows or batch.marks:
-            self._pending = (batch, self._engine.writer.submit(batch.apply))
+            self._pending = (batch, self._engine.writer.submit(partial(batch.apply, self._engine.replica)))
 
     def _settle(self) -> None:
         """Waits for the batch in hand. A table that it fails by is set aside; the rest of it comes again."""
@@ -222,7 +227,7 @@ class Poll:
                     raise
                 self._set_aside(error.table, error)
                 left = batch.without(error.table)
-                self._pending = (left, self._engine.writer.submit(left.apply))
+                self._pending = (left, self._engine.writer.submit(partial(left.apply, self._engine.replica)))
             else:
                 self.commits += 1
                 self.operations += len(batch.rows)

@@ -19,7 +19,8 @@ from cdc.errors import ConfigError, ReplicaError, ReplicaFatalError
 from cdc.metrics import Metrics
 from cdc.replica import memory, state, write_session
 from cdc.replica.apply import append_rows, apply_rows
-from cdc.replica.database import OUT_OF_MEMORY, ReplicaDatabase
+from cdc.replica.database import ReplicaDatabase
+from cdc.replica.duckdb_errors import OUT_OF_MEMORY
 from cdc.replica.memory import MemoryLimit, available_bytes
 from cdc.replica.tables import create
 from cdc.replica.writer import Writer
@@ -48,7 +49,7 @@ def test_auto_doubles_up_to_half_of_the_machine() -> None:
     sizes = [limit.bytes]
     while limit.grow():
         sizes.append(limit.bytes)
-    assert sizes == [256_000_000, 512_000_000, 1_024_000_000, 1_500_000_000]
+    assert sizes == [72_000_000, 144_000_000, 288_000_000, 576_000_000, 1_152_000_000, 1_500_000_000]
     assert not limit.can_grow
 
 
@@ -65,7 +66,7 @@ def test_the_databases_of_one_process_share_half_of_the_machine() -> None:
     one, other, fixed = (MemoryLimit(s, machine_bytes=4_000_000_000) for s in (AUTO, AUTO, "9GB"))
     while one.grow():
         assert one.bytes + other.bytes <= 2_000_000_000
-    assert one.bytes == 2_000_000_000 - 256_000_000
+    assert one.bytes == 2_000_000_000 - 72_000_000
     assert not other.can_grow
     assert fixed.bytes == 9_000_000_000
     del one
@@ -74,8 +75,8 @@ def test_the_databases_of_one_process_share_half_of_the_machine() -> None:
 
 
 def test_a_machine_of_little_memory_still_gets_the_first_amount() -> None:
-    limit = MemoryLimit(AUTO, machine_bytes=256 << 20)
-    assert (limit.bytes, limit.can_grow) == (256_000_000, False)
+    limit = MemoryLimit(AUTO, machine_bytes=128 << 20)
+    assert (limit.bytes, limit.can_grow) == (72_000_000, False)
 
 
 MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -8,7 +8,8 @@ import duckdb
 import pytest
 
 from cdc.replica import batch_growth, batch_rows
-from cdc.replica.database import OUT_OF_MEMORY, ReplicaDatabase
+from cdc.replica.database import ReplicaDatabase
+from cdc.replica.duckdb_errors import OUT_OF_MEMORY
 from cdc.replica.writer import Writer
 from cdc.source.batcher import FlushReason
 from cdc.source.rows import DELETE, INSERT, UPDATE

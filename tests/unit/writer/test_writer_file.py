@@ -99,7 +99,7 @@ def test_a_writer_outlives_a_memory_limit_that_can_not_be_noted(
             raise kind("DuckDB can't write its file", hint="check the disk")
 
         monkeypatch.setattr("cdc.replica.write_session.state.remember", refuses)
-        replica.memory.bytes += 1
+        replica.memory.base += 1
         settle(writer)
         wait_until(lambda: kind in refused, "it was tried")  # noqa: B023
         wait_until(lambda: writer._queue.failed is None and not writer._busy, "the file is open")
@@ -161,7 +161,7 @@ def test_a_log_that_a_start_had_to_replay_is_not_left_to_the_next_start(
     replica: ReplicaDatabase, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service that is killed again and again would come to no checkpoint by its own commits."""
-    monkeypatch.setattr("cdc.replica.checkpoints._WORTH", 1 << 10)
+    monkeypatch.setattr("cdc.replica.checkpoints.SMALL_LOG", 1 << 10)
     for number in range(30):
         writer.deliver(target(), batch(number, at=number))
     settle(writer)

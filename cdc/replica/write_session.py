@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 Job = Callable[[duckdb.DuckDBPyConnection], Any]
 
 _LOOK_EVERY = 0.25
-"""Seconds of work between two looks at DuckDB's memory: one takes 0.3 ms."""
+"""Seconds of work between two looks at DuckDB's memory, and at the size of tables: one takes a millisecond."""
 _WORK_FOR_RELIEF = 2.0
 """Seconds of work for each second of checkpoints, at least: where memory lacks again sooner, the limit grows."""
 _REOPEN_SECONDS = 30.0
@@ -59,6 +59,8 @@ class WriteSession:
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._starved = False
         """Whether the file must be opened again because memory lacked in a commit."""
+        self._changed: set[str] = set()
+        """Tables that lost few rows, since it was looked at how large these are."""
         self._noted_bytes = 0
         """The limit that stands in the file's bookkeeping, as far as we know."""
         self._looked_at = clock()
@@ -159,9 +161,23 @@ class WriteSession:
             self.checkpoint("size")
         elif self._clock() - self._looked_at >= _LOOK_EVERY:
             self._looked_at = self._clock()
-            self._database.adjust_memory()
+            self._make_room_for_changed()
             if self._pressed():
                 next(self._gentle_relief(self._relieve, self._database.adjust_memory), None)
+
+    def _make_room_for_changed(self) -> None:
+        changed, self._changed = self._changed, set()
+        if not changed:
+            self._database.adjust_memory()
+            return
+        try:
+            self._database.make_room(self.cursor, changed)
+        except duckdb.Error as error:
+            log.warning("replica.memory_unknown", database=self._name, error=translate(error).message)
+
+    def changed(self, names: set[str]) -> None:
+        """These tables lost few rows: the next look sets memory aside for more of the kind."""
+        self._changed |= names
 
     def make_room(self, names: Iterable[str], tables: int) -> dict[str, int]:
         """As `ReplicaDatabase.make_room`, seen from the open transaction."""

@@ -19,6 +19,7 @@ from cdc.replica.batch_rows import BatchRows
 from cdc.replica.checkpoints import Checkpoints
 from cdc.replica.database import ReplicaDatabase
 from cdc.replica.duckdb_errors import is_out_of_memory, translate
+from cdc.replica.memory import MANY_ROWS
 from cdc.replica.target import BatchTarget
 from cdc.replica.write_queue import Delivery, Task, WriteQueue
 from cdc.replica.write_session import WriteSession
@@ -28,8 +29,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 _CONFLICT_TRIES = 3
-_PREPARE_EVERY = 0.25
-"""Seconds between two looks at how large the tables are that small batches change: one takes half a millisecond."""
 _MANY_TABLES = 8
 
 
@@ -67,7 +66,6 @@ class Writer:
         self._open_target: BatchTarget | None = None
         self._tables: set[str] = set()
         """Those that the open transaction changes."""
-        self._prepared_at = -_PREPARE_EVERY
         self._may_grow = True
         """Whether batches may be larger than usual: not where one did not fit into memory."""
         self._targets: set[BatchTarget] = set()
@@ -301,7 +299,6 @@ class Writer:
                 if is_out_of_memory(error):
                     self._session.rollback()
                     self._open_target = None
-                    self._prepared_at = -_PREPARE_EVERY
                     if in_parts:
                         # The parts before it are rolled back too: the transaction must come again from its start.
                         self._session.outgrown()
@@ -357,16 +354,16 @@ class Writer:
             )
 
     def _prepare_for(self, target: BatchTarget, batch: Batch) -> None:
-        """Memory for what `batch` changes, and what its tables mean for the next ones. Looked at with each full batch,
-        with each part of a transaction, and with one of many small ones."""
-        full = batch.reason is FlushReason.ROWS
+        """Memory for what `batch` changes: at once for many rows, many tables and parts of a transaction; soon for
+        few rows. And what the size of its tables means for the next batches."""
+        changed = changed_tables(target, batch)
         self._tables.update(key for key, _ in batch.buffers)
-        small = not full and batch.position is not None and len(self._tables) < _MANY_TABLES
-        if small and self._clock() - self._prepared_at < _PREPARE_EVERY:
+        few = batch.rows < MANY_ROWS and len(self._tables) < _MANY_TABLES
+        if few and batch.position is not None and batch.reason is not FlushReason.ROWS:
+            self._session.changed(changed)
             return
-        self._prepared_at = self._clock()
-        rows = self._session.make_room(changed_tables(target, batch), len(self._tables))
-        if full and self._may_grow:
+        rows = self._session.make_room(changed, len(self._tables))
+        if batch.reason is FlushReason.ROWS and self._may_grow:
             target.growth = batch_growth(rows)
 
     # The file ----------------------------------------------------------------------------------------

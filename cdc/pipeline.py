@@ -318,7 +318,7 @@ class Pipeline:
 
     def serving(self) -> AbstractContextManager[None]:
         """While a client's query runs, DuckDB may use what queries get."""
-        return self._engine.replica.serving()
+        return self._engine.replica.grant.serving()
 
     def table_names(self) -> list[str]:
         """Tables that can be read: those copied at least once."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -17,6 +18,7 @@ from cdc.errors import DucklingError, RowRefusedError, ValueDecodeError
 from cdc.position import Position
 from cdc.replica import prepared, state, tables, watermarks
 from cdc.replica.apply import append_rows
+from cdc.replica.database import ReplicaDatabase
 from cdc.runs import Run
 from cdc.schema import Table
 from cdc.source.snapshot import Snapshot
@@ -120,7 +122,7 @@ class TableCopies:
                 for piece in pieces:
                     self._run.check_cancelled()
                     pending.result()
-                    pending = writer.submit(_appending(table, piece))
+                    pending = writer.submit(partial(_append, self._engine.replica, table, piece))
                     self._pieces += 1
                     progress.rows += len(piece)
                     progress.seconds = self._clock() - started
@@ -237,8 +239,11 @@ class TableCopies:
         )
 
 
-def _appending(table: Table, piece: pa.Table) -> Callable[[duckdb.DuckDBPyConnection], int]:
-    return lambda cursor: append_rows(cursor, table, tables.staging_name(table.name), piece)
+def _append(
+    replica: ReplicaDatabase, table: Table, piece: pa.Table, cursor: duckdb.DuckDBPyConnection
+) -> int:
+    replica.make_room(cursor, {}, size=piece.nbytes)
+    return append_rows(cursor, table, tables.staging_name(table.name), piece)
 
 
 def _ms(seconds: float) -> int:

@@ -9,25 +9,35 @@ from __future__ import annotations
 from cdc.replica.target import BatchTarget
 from cdc.source.batcher import Batch
 from cdc.source.cascades import ParentChanges
-from cdc.source.rows import INSERT
+from cdc.source.rows import DELETE, INSERT, UPDATE
 
 ROWS_FOR_USUAL = 12_500_000
 """A table of so many rows, or of fewer, is worth no larger batches: they would take memory for little."""
 MOST = 4.0
 
 
-def changed_tables(target: BatchTarget, batch: Batch) -> set[str]:
-    """The tables of which `batch` deletes rows, or replaces some, by their names in DuckDB."""
-    return {
-        target.name_of(target.tables[key].name)
-        for key, buffer in batch.buffers
-        if not isinstance(buffer, ParentChanges)
-        and len(buffer)
-        and (target.overlap or buffer.ops.count(INSERT) < len(buffer.ops))
-    }
+def lost_rows(target: BatchTarget, batch: Batch) -> dict[str, int]:
+    """How many rows `batch` deletes or replaces, by the names of their tables in DuckDB."""
+    lost: dict[str, int] = {}
+    for key, buffer in batch.buffers:
+        if isinstance(buffer, ParentChanges) or not len(buffer):
+            continue
+        operations = (DELETE, UPDATE, INSERT) if target.overlap else (DELETE, UPDATE)
+        count = sum(buffer.ops.count(operation) for operation in operations)
+        if count:
+            name = target.name_of(target.tables[key].name)
+            lost[name] = lost.get(name, 0) + count
+    return lost
 
 
-def batch_growth(rows: dict[str, int]) -> float:
-    """How many times as many rows as usual a full batch should have, from 1 to `MOST`, in proportion to the largest
-    of the tables that are changed."""
-    return min(MOST, max(1.0, max(rows.values(), default=0) / ROWS_FOR_USUAL))
+def put_bytes(batch: Batch) -> int:
+    """About how many bytes the rows of `batch` have: of an update the row before is no such row."""
+    buffers = [buffer for _, buffer in batch.buffers if not isinstance(buffer, ParentChanges)]
+    images = sum(len(buffer.ops) for buffer in buffers)
+    return batch.bytes * min(batch.rows, images) // max(1, images)
+
+
+def batch_growth(rows: int) -> float:
+    """How many times as many rows as usual a full batch should have, from 1 to `MOST`, in proportion to the `rows`
+    of the largest of the tables that lose some."""
+    return min(MOST, max(1.0, rows / ROWS_FOR_USUAL))

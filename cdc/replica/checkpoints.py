@@ -12,7 +12,7 @@ from cdc.backoff import Backoff
 from cdc.errors import DucklingError
 from cdc.metrics import DatabaseMetrics
 from cdc.replica.database import SMALL_LOG, ReplicaDatabase
-from cdc.replica.duckdb_errors import translate
+from cdc.replica.duckdb_errors import is_out_of_memory, translate
 
 log = structlog.get_logger(__name__)
 
@@ -48,6 +48,8 @@ class Checkpoints:
         """Since the last checkpoint."""
         self.error: DucklingError | None = None
         """Why the last one failed; None where it did not. What is committed stays in the log meanwhile."""
+        self.lacked_memory = False
+        """Whether that was for memory."""
 
     def opened(self) -> None:
         """The file was opened. A log that it left behind was replayed: one checkpoint, and no start replays that
@@ -76,7 +78,7 @@ class Checkpoints:
         started = self._clock()
         self._commits = 0
         try:
-            cursor.execute("CHECKPOINT")
+            self._database.checkpoint(cursor)
         except (duckdb.FatalException, duckdb.InternalException) as error:
             failed = translate(error)
             log.error(
@@ -84,6 +86,7 @@ class Checkpoints:
             )
             self._metrics.error_met(failed.code)
             self.error = failed
+            self.lacked_memory = is_out_of_memory(error)
             self._not_before = self._clock() + self._pauses.pause()
             return False
         except duckdb.Error as error:
@@ -92,8 +95,6 @@ class Checkpoints:
             return True
         self.error = None
         self._pauses.reset()
-        self._database.memory.release()
-        self._database.adjust_memory()
         log.debug(
             "replica.checkpoint",
             database=self._name,

@@ -6,8 +6,8 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,25 +19,26 @@ from cdc.errors import (
     ReplicaFileError,
     ReplicaLockedError,
 )
-from cdc.replica.duckdb_errors import first_line, is_out_of_memory, translate
-from cdc.replica.memory import BYTES_A_ROW, BYTES_A_TABLE, REPLAY_BYTES, MemoryLimit
+from cdc.replica.duckdb_errors import OUT_OF_MEMORY, first_line, is_out_of_memory, translate
+from cdc.replica.memory import MemoryLimit
+from cdc.replica.memory_demand import MemoryDemand
+from cdc.replica.memory_grant import MemoryGrant
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-MEMORY_NOTE = "memory_bytes"
+MEMORY_NOTE = "memory_base"
 """Under this name the bookkeeping keeps how far the memory limit has grown."""
 SMALL_LOG = 1 << 20
 """A write-ahead log smaller than this is not worth a checkpoint by itself."""
-_LINGER = 10.0
-"""Seconds behind a client's query for which DuckDB keeps what the query may need again."""
+_READ_BYTES = 16_000_000
 _NEVER = "1TB"
 _LOCK_UP = (
     "LOAD icu",  # built in; it brings the setting TimeZone, which would be the machine's
     "SET GLOBAL TimeZone = 'UTC'",
     "SET GLOBAL enable_external_access = false",
-    # For `adjust_memory` alone: a client's SET is refused by its kind.
+    # For `MemoryGrant` alone: a client's SET is refused by its kind.
     "SET GLOBAL allowed_configs = ['memory_limit']",
     "SET GLOBAL lock_configuration = true",
 )
@@ -66,16 +67,11 @@ class ReplicaDatabase:
         """`name` is the database's in the log."""
         self.path = path
         self.memory = MemoryLimit(memory_limit)
-        """Takes effect when the file is opened, and with `adjust_memory`."""
-        self._limit = 0
-        """What DuckDB was given."""
-        self._asking = 0
-        """Clients that ask now."""
-        self._asked = -_LINGER
-        """When the last of them had its answer."""
+        """Takes effect when the file is opened, and as `grant` tells DuckDB."""
+        self.demand = MemoryDemand(self.memory)
+        self.grant = MemoryGrant(self.memory, name, clock)
         self._threads = threads
         self._name = name
-        self._clock = clock
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._unclosed: duckdb.DuckDBPyConnection | None = None
@@ -111,7 +107,7 @@ class ReplicaDatabase:
     def _connect(self, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
         """Opens the file, with more memory for a moment where its write-ahead log takes that to be replayed."""
         if self.wal_bytes > SMALL_LOG:
-            self.memory.reserve("replayed", REPLAY_BYTES)
+            self.demand.replayed()
         limit = self.memory.bytes
         while True:
             try:
@@ -131,11 +127,11 @@ class ReplicaDatabase:
                     taken=f"{limit / 1e6:.0f} MB",
                 )
                 connection.execute("CHECKPOINT")
-            if self.memory.grow(_remembered(connection)) or limit > self.memory.bytes:
-                connection.execute(f"SET GLOBAL memory_limit = '{self.memory.bytes}B'")
-            self._limit = self.memory.bytes
+                self.demand.written()
+            self.memory.grow(_remembered(connection))
             for statement in _LOCK_UP:
                 connection.execute(statement)
+            self.grant.opened(connection, limit)
         except BaseException:
             connection.close()  # or the error, while somebody keeps it, keeps the file open
             raise
@@ -177,63 +173,39 @@ class ReplicaDatabase:
             self._cursors.add(cursor)
             return cursor
 
-    @contextmanager
-    def serving(self) -> Iterator[None]:
-        """While a client's query runs, or a validation, DuckDB may use what queries get."""
-        with self._lock:
-            self._asking += 1
-        self.adjust_memory()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._asking -= 1
-                self._asked = self._clock()
-
-    def adjust_memory(self) -> None:
-        """Lets DuckDB use as much as `memory` says now, or what queries get, until a while behind the last."""
-        with self._lock:
-            asked = self._asking or self._clock() - self._asked < _LINGER
-            wanted = self.memory.for_queries if asked else self.memory.bytes
-            if self._connection is None or wanted == self._limit:
-                return
-            try:
-                self._connection.execute(f"SET GLOBAL memory_limit = '{wanted}B'")
-            except duckdb.OutOfMemoryException:
-                return  # more than that is in use, and may not be for long: it is tried again
-            except duckdb.Error as error:
-                log.warning("replica.memory_not_set", database=self._name, error=translate(error).message)
-                return
-            self._limit = wanted
-
     def make_room(
-        self, cursor: duckdb.DuckDBPyConnection, names: Iterable[str], *, tables: int = 1
-    ) -> dict[str, int]:
-        """Sets memory aside, until the next checkpoint, for a transaction of `tables` tables that deletes rows all
-        over those with these names; the rows of each of these.
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        lost: Mapping[str, int],
+        *,
+        tables: int = 1,
+        size: int = 0,
+        look: bool = False,
+    ) -> None:
+        """As `MemoryDemand.changed`, and DuckDB gets what that comes to. For the writer's thread."""
+        self.demand.changed(cursor, lost, tables=tables, size=size, look=look)
+        self.grant.adjust(upwards=True)
 
-        DuckDB's estimate is of the rows that are looked through: those deleted since the last checkpoint are among
-        them.
-        """
-        listed = list(names)
-        self.memory.reserve("transaction", tables * BYTES_A_TABLE)
-        found = (
-            cursor.execute(
-                "SELECT table_name, estimated_size FROM duckdb_tables()"
-                " WHERE schema_name = 'main' AND list_contains(?, table_name)",
-                [listed],
-            ).fetchall()
-            if listed
-            else []
-        )
-        rows = {str(name): int(count) for name, count in found}
-        for name, count in rows.items():
-            self.memory.reserve(name, count * BYTES_A_ROW)
-        self.adjust_memory()
-        return rows
+    def checkpoint(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Writes the write-ahead log into the file. For the writer's thread. Raises duckdb.Error."""
+        with self.grant.lent(self.demand.of_checkpoint(cursor)):
+            cursor.execute("CHECKPOINT")
+            self.demand.written()
 
     def read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """What `work` reads, all of one moment: a table may be dropped between two statements."""
+        """What `work` reads, all of one moment: a table may be dropped between two statements.
+
+        Where what is written fills all memory, reading has some beside it.
+        """
+        try:
+            return self._read(work)
+        except ReplicaError as error:
+            if error.code != OUT_OF_MEMORY:
+                raise
+        with self.grant.lent(_READ_BYTES):
+            return self._read(work)
+
+    def _read(self, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         cursor = self.cursor()
         try:
             cursor.execute("BEGIN TRANSACTION READ ONLY")
@@ -256,9 +228,10 @@ class ReplicaDatabase:
             return
         if checkpoint:
             try:
-                connection.execute("CHECKPOINT")
+                self.checkpoint(connection)
             except duckdb.Error as error:  # the log is replayed when the file is opened
                 log.warning("replica.checkpoint_put_off", database=self._name, error=translate(error).message)
+        self.grant.closing()
         pause = threading.Event()
         for _ in range(_CLOSE_TRIES):
             try:

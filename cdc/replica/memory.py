@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,32 +11,23 @@ from typing import ClassVar
 
 from cdc.config import AUTO, byte_size
 
-FIRST_BYTES = 72_000_000
+FIRST_BYTES = 64_000_000
 """What `auto` begins with. DuckDB fills what it is given with blocks of the file, so more would only be taken."""
-QUERY_BYTES = 184_000_000
+QUERY_BYTES = 192_000_000
 """What `auto` adds while clients ask."""
-REPLAY_BYTES = 184_000_000
-"""What `auto` sets aside, until the first checkpoint, for what a replayed write-ahead log leaves in memory."""
-BYTES_A_ROW = 16
-"""What a row of a table keeps in memory until a checkpoint, once rows all over the table were deleted or replaced:
-8 bytes of the key's index, where that is a rising integer, and 8 that say who deleted the row, which DuckDB 2.0 keeps
-for all 2,048 rows of a vector from which one was deleted."""
-BYTES_A_TABLE = 2_000_000
-"""What each table of a transaction keeps in memory until its commit."""
-MANY_ROWS = 1_000
-"""Fewer rows that are deleted or replaced at once are worth no memory set aside for them."""
 
 
 class MemoryLimit:
     """The limit of one open file, in bytes.
 
     What is written, and the indexes of keys, must fit in. With `auto` what is known to be needed until the next
-    checkpoint is set aside, and the rest is doubled when that was not enough, as long as all such files of this
-    process together stay within half of the machine. An index takes 8 bytes for each row where the key is a rising
-    integer, and up to 50 for keys that are scattered.
+    checkpoint is set aside (`cdc.replica.memory_demand`), and the rest, the base, is doubled when that was not
+    enough, as long as all such files of this process together stay within half of the machine. Safe to use from
+    any thread.
     """
 
     _growing: ClassVar[weakref.WeakSet[MemoryLimit]] = weakref.WeakSet()
+    _lock: ClassVar[threading.RLock] = threading.RLock()
 
     def __init__(self, setting: str, *, machine_bytes: int | None = None) -> None:
         """`setting` is `auto` or a size as DuckDB writes it ("2GB")."""
@@ -43,19 +35,23 @@ class MemoryLimit:
         self.base = FIRST_BYTES if self.grows else byte_size(setting)
         """The limit without what is set aside."""
         self.bytes = self.base
-        """The limit as it is now."""
-        self._reserved: dict[str, int] = {}
+        """The limit as it should be now."""
+        self.given = 0
+        """What DuckDB was told."""
+        self._set_aside = 0
         half = (machine_bytes if machine_bytes is not None else available_bytes()) // 2
         self.recovery_bytes = max(self.bytes, half)
         """What may be taken for a moment when the file is opened, so that a write-ahead log can be replayed."""
         if self.grows:
-            self._growing.add(self)
+            with self._lock:
+                self._growing.add(self)
 
     @property
     def _ceiling(self) -> int:
         if not self.grows:
             return self.base
-        others = sum(each.bytes for each in list(self._growing) if each is not self)
+        with self._lock:
+            others = sum(max(each.bytes, each.given) for each in self._growing if each is not self)
         return max(self.base, self.recovery_bytes - others)
 
     def __str__(self) -> str:
@@ -66,36 +62,28 @@ class MemoryLimit:
         """Whether the ceiling is not reached yet."""
         return self.bytes < self._ceiling
 
-    @property
-    def for_queries(self) -> int:
-        """The limit while clients ask."""
-        return self.bytes if not self.grows else min(self._ceiling, self.bytes + QUERY_BYTES)
-
-    @property
-    def reserved(self) -> int:
-        """Bytes that are set aside until the next checkpoint."""
-        return sum(self._reserved.values())
+    def with_more(self, more: int) -> int:
+        """The limit with `more` bytes for the moment, as far as that may be."""
+        return max(self.bytes, min(self._ceiling, self.bytes + more))
 
     def grow(self, least: int = 0) -> bool:
         """Doubles the base, or makes it `least` bytes, up to the ceiling. False where the limit can't grow."""
-        before = self.bytes
-        self.base = min(self._ceiling, max(self.base, least or self.base * 2))
-        self._sum_up()
-        return self.bytes > before
+        with self._lock:
+            before = self.bytes
+            if before >= self._ceiling:
+                return False
+            self.base = min(self._ceiling, max(self.base, least or self.base * 2))
+            self._sum_up()
+            return self.bytes > before
 
-    def reserve(self, purpose: str, size: int) -> None:
-        """Sets `size` bytes aside for `purpose` until `release`, where the limit is not a fixed one."""
-        if self.grows and size > self._reserved.get(purpose, 0):
-            self._reserved[purpose] = size
+    def set_aside(self, size: int) -> None:
+        """So many bytes come on top of the base, where the limit is not a fixed one."""
+        with self._lock:
+            self._set_aside = size if self.grows else 0
             self._sum_up()
 
-    def release(self) -> None:
-        """What was set aside was written by a checkpoint."""
-        self._reserved.clear()
-        self._sum_up()
-
     def _sum_up(self) -> None:
-        self.bytes = min(self._ceiling, self.base + self.reserved)
+        self.bytes = min(self._ceiling, self.base + self._set_aside)
 
 
 def available_bytes(root: Path = Path("/")) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 Job = Callable[[duckdb.DuckDBPyConnection], Any]
 
 _LOOK_EVERY = 0.25
-"""Seconds of work between two looks at DuckDB's memory, and at the size of tables: one takes a millisecond."""
+"""Seconds of work between two looks at DuckDB's memory: one takes 0.3 ms."""
 _WORK_FOR_RELIEF = 2.0
 """Seconds of work for each second of checkpoints, at least: where memory lacks again sooner, the limit grows."""
 _REOPEN_SECONDS = 30.0
@@ -59,8 +59,6 @@ class WriteSession:
         self._cursor: duckdb.DuckDBPyConnection | None = None
         self._starved = False
         """Whether the file must be opened again because memory lacked in a commit."""
-        self._changed: set[str] = set()
-        """Tables that lost few rows, since it was looked at how large these are."""
         self._noted_bytes = 0
         """The limit that stands in the file's bookkeeping, as far as we know."""
         self._looked_at = clock()
@@ -161,27 +159,9 @@ class WriteSession:
             self.checkpoint("size")
         elif self._clock() - self._looked_at >= _LOOK_EVERY:
             self._looked_at = self._clock()
-            self._make_room_for_changed()
+            self._database.grant.adjust()
             if self._pressed():
-                next(self._gentle_relief(self._relieve, self._database.adjust_memory), None)
-
-    def _make_room_for_changed(self) -> None:
-        changed, self._changed = self._changed, set()
-        if not changed:
-            self._database.adjust_memory()
-            return
-        try:
-            self._database.make_room(self.cursor, changed)
-        except duckdb.Error as error:
-            log.warning("replica.memory_unknown", database=self._name, error=translate(error).message)
-
-    def changed(self, names: set[str]) -> None:
-        """These tables lost few rows: the next look sets memory aside for more of the kind."""
-        self._changed |= names
-
-    def make_room(self, names: Iterable[str], tables: int) -> dict[str, int]:
-        """As `ReplicaDatabase.make_room`, seen from the open transaction."""
-        return self._database.make_room(self.cursor, names, tables=tables)
+                next(self._gentle_relief(self._relieve, self._database.grant.adjust), None)
 
     def _note_memory(self) -> None:
         """So that the next start begins with as much. Tried once: a start without it finds out again."""
@@ -195,9 +175,8 @@ class WriteSession:
 
     def _pressed(self) -> bool:
         try:
-            memory = self._database.memory
-            # Half of what is set aside is for indexes, and the marks of deleted rows are not counted.
-            return self._database.held_bytes(self.cursor) - memory.reserved // 2 > memory.base // 2
+            held = self._database.held_bytes(self.cursor) - self._database.demand.index_bytes
+            return held > self._database.memory.base // 2
         except duckdb.Error as error:
             log.warning("replica.memory_unknown", database=self._name, error=translate(error).message)
             return False
@@ -215,10 +194,12 @@ class WriteSession:
         self.reopen()  # nobody is to meet those marks
 
     def outgrown(self) -> None:
-        """A transaction that came in parts did not fit in: room beside it is of no use to it, so the limit grows."""
+        """A transaction that came in parts did not fit in: the limit grows, if it may, before it comes again."""
         if self._database.memory.grow():
             self._tell_growth()
-        self.reopen()
+            self.reopen()
+        else:
+            self._begin_anew()
 
     def _gentle_relief(self, make_room: Callable[[], None], enlarge: Callable[[], None]) -> Iterator[bool]:
         """Room made, and where that was of no lasting use the last time, a higher limit."""
@@ -242,11 +223,11 @@ class WriteSession:
         self._relief_took = self._relieved_at - began
 
     def _tell_growth(self) -> None:
-        log.warning(
+        log.info(
             "replica.memory_raised",
             database=self._name,
             limit=str(self._database.memory),
-            hint="indexes of primary keys must fit in; a size in DUCKDB_MEMORY_LIMIT keeps it from growing",
+            hint="what is written must fit in; a size in DUCKDB_MEMORY_LIMIT keeps it from growing",
         )
 
     # The file ----------------------------------------------------------------------------------------
@@ -255,6 +236,8 @@ class WriteSession:
         """Writes the write-ahead log into the file."""
         if not self._checkpoints.run(self.cursor, why):
             self.shut()
+            if self._checkpoints.lacked_memory and self._database.memory.grow():
+                self._tell_growth()
             self.reopen()
 
     def shut(self) -> None:

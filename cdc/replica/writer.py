@@ -14,12 +14,11 @@ import structlog
 from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError
 from cdc.metrics import DatabaseMetrics
 from cdc.replica import prepared
-from cdc.replica.batch_growth import batch_growth, changed_tables
+from cdc.replica.batch_growth import batch_growth, lost_rows, put_bytes
 from cdc.replica.batch_rows import BatchRows
 from cdc.replica.checkpoints import Checkpoints
 from cdc.replica.database import ReplicaDatabase
 from cdc.replica.duckdb_errors import is_out_of_memory, translate
-from cdc.replica.memory import MANY_ROWS
 from cdc.replica.target import BatchTarget
 from cdc.replica.write_queue import Delivery, Task, WriteQueue
 from cdc.replica.write_session import WriteSession
@@ -29,7 +28,6 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 _CONFLICT_TRIES = 3
-_MANY_TABLES = 8
 
 
 class Writer:
@@ -50,6 +48,7 @@ class Writer:
         checkpoint_idle: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._database = database
         self._metrics = metrics
         self._name = name
         self._clock = clock
@@ -354,17 +353,15 @@ class Writer:
             )
 
     def _prepare_for(self, target: BatchTarget, batch: Batch) -> None:
-        """Memory for what `batch` changes: at once for many rows, many tables and parts of a transaction; soon for
-        few rows. And what the size of its tables means for the next batches."""
-        changed = changed_tables(target, batch)
+        """Memory for what `batch` changes, and what the size of its tables means for the next full batches."""
+        full = batch.reason is FlushReason.ROWS and self._may_grow
+        lost = lost_rows(target, batch)
         self._tables.update(key for key, _ in batch.buffers)
-        few = batch.rows < MANY_ROWS and len(self._tables) < _MANY_TABLES
-        if few and batch.position is not None and batch.reason is not FlushReason.ROWS:
-            self._session.changed(changed)
-            return
-        rows = self._session.make_room(changed, len(self._tables))
-        if batch.reason is FlushReason.ROWS and self._may_grow:
-            target.growth = batch_growth(rows)
+        self._database.make_room(
+            self._session.cursor, lost, tables=len(self._tables), size=put_bytes(batch), look=full
+        )
+        if full:
+            target.growth = batch_growth(self._database.demand.rows_of(lost))
 
     # The file ----------------------------------------------------------------------------------------
 

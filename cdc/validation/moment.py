@@ -55,7 +55,7 @@ def one_moment(
     ConflictError where the stream is not connected, RunCancelledError.
     """
     with (
-        engine.replica.serving(),
+        engine.replica.grant.serving(),
         closing(engine.replica.cursor()) as cursor,
         _opened(engine, stream, tables, run) as opened,
     ):

@@ -23,7 +23,6 @@ from cdc.errors import NotPossibleError, SchemaMismatchError, ValueDecodeError
 from cdc.position import Position
 from cdc.replica import state
 from cdc.replica.apply import apply_rows
-from cdc.replica.memory import MANY_ROWS
 from cdc.runs import Run
 from cdc.schema import Table, quote_mysql
 from cdc.source.rows import DELETE, INSERT
@@ -83,8 +82,7 @@ def _repair(engine: Engine, stream: StreamLoop, table: Table, keys: Sequence[Key
 
         def job(cursor: duckdb.DuckDBPyConnection) -> None:
             _check(cursor, engine.id, table, position)
-            if len(keys) >= MANY_ROWS:
-                engine.replica.make_room(cursor, [table.name])
+            engine.replica.make_room(cursor, {table.name: len(keys)})
             _apply(cursor, table, removals, DELETE)
             # A collation may take another key for the same: that row is the source's, and as good as any.
             for rows in source.rows_where(_condition(table, keys)):

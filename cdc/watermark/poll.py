@@ -19,7 +19,6 @@ from cdc.replica import state
 from cdc.replica.apply import apply_rows
 from cdc.replica.database import ReplicaDatabase
 from cdc.replica.duckdb_errors import translate
-from cdc.replica.memory import MANY_ROWS
 from cdc.replica.watermarks import Progress, Watermark, save_watermarks
 from cdc.runs import Run
 from cdc.source.batcher import MAX_BUFFERS
@@ -64,8 +63,8 @@ class Batch:
 
         Raises RowRefusedError with the table's name where a row does not go in.
         """
-        names = {each.table.name for each, rows in self.rows if len(rows) >= MANY_ROWS}
-        replica.make_room(cursor, names, tables=len(self.rows))
+        lost = {each.table.name: len(rows) for each, rows in self.rows}
+        replica.make_room(cursor, lost, tables=len(self.rows), size=self.bytes)
         for followed, rows in self.rows:
             table = followed.table
             operations = np.full(len(rows), UPDATE, dtype=np.int8)

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cdc.replica import database as database_module
-from cdc.replica import memory
+from cdc.replica import memory, memory_demand
 from cdc.sandbox.databases import Database, Host, create_database, session
 from cdc.sandbox.installation import Flavor
 from cdc.sandbox.servers import Server
@@ -155,7 +154,7 @@ def test_a_backlog_over_very_many_tables_fits_into_little_memory(
     database.drop()
 
 
-@pytest.mark.parametrize("set_aside", [memory.BYTES_A_TABLE, 0])
+@pytest.mark.parametrize("set_aside", [memory_demand.BYTES_A_TABLE, 0])
 @pytest.mark.parametrize("batch_size", [50_000, 1_000])
 def test_a_transaction_over_very_many_tables_gets_the_memory_that_it_needs(
     mysql_server: Host,
@@ -166,7 +165,7 @@ def test_a_transaction_over_very_many_tables_gets_the_memory_that_it_needs(
 ) -> None:
     """It can't be committed in pieces, so memory is set aside for its tables, and where that is too little, the limit
     grows; also where it came in parts by its size."""
-    monkeypatch.setattr(database_module, "BYTES_A_TABLE", set_aside)
+    monkeypatch.setattr(memory_demand, "BYTES_A_TABLE", set_aside)
     database = create_database(mysql_server)
     _many_tables(database, 150)
     replica = replica_factory(database.url, batch_size=batch_size).start()
@@ -180,7 +179,7 @@ def test_a_transaction_over_very_many_tables_gets_the_memory_that_it_needs(
     replica.stop()
     if not set_aside:
         with opened(replica.path) as copy:
-            sql = "SELECT value FROM _duckling.meta WHERE name = 'memory_bytes'"
+            sql = "SELECT value FROM _duckling.meta WHERE name = 'memory_base'"
             [[noted]] = copy.execute(sql).fetchall()
         assert int(noted) > memory.FIRST_BYTES
     database.drop()

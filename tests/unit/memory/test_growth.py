@@ -1,10 +1,7 @@
-"""How far DuckDB's memory limit grows, and that what does not fit in fits in then."""
+"""What does not fit into DuckDB's memory fits in when the limit has grown."""
 
 from __future__ import annotations
 
-import gc
-import os
-import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cdc.config import AUTO, Settings, byte_size, load_settings
-from cdc.errors import ConfigError, ReplicaError, ReplicaFatalError
+from cdc.config import AUTO
+from cdc.errors import ReplicaError, ReplicaFatalError
 from cdc.metrics import Metrics
 from cdc.replica import memory, state, write_session
 from cdc.replica.apply import append_rows, apply_rows
 from cdc.replica.database import ReplicaDatabase
 from cdc.replica.duckdb_errors import OUT_OF_MEMORY
-from cdc.replica.memory import MemoryLimit, available_bytes
 from cdc.replica.tables import create
 from cdc.replica.writer import Writer
 from cdc.schema import Column, Table
@@ -30,106 +26,6 @@ from cdc.source.rows import DELETE, INSERT
 SMALL = 48_000_000
 TABLES = [Table("shop", f"t{n}", (Column("id", "int", "int"),), ("id",)) for n in range(80)]
 """Each keeps about half a megabyte of an index in memory, once it is written to."""
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limits share the machine with those of other tests' replicas, as long as these are remembered."""
-    monkeypatch.setattr(MemoryLimit, "_growing", weakref.WeakSet())
-
-
-def test_a_fixed_limit_never_grows() -> None:
-    limit = MemoryLimit("2GB", machine_bytes=64 << 30)
-    assert (limit.bytes, limit.can_grow, limit.grow()) == (2_000_000_000, False, False)
-    assert limit.bytes == 2_000_000_000
-
-
-def test_auto_doubles_up_to_half_of_the_machine() -> None:
-    limit = MemoryLimit(AUTO, machine_bytes=3_000_000_000)
-    sizes = [limit.bytes]
-    while limit.grow():
-        sizes.append(limit.bytes)
-    assert sizes == [72_000_000, 144_000_000, 288_000_000, 576_000_000, 1_152_000_000, 1_500_000_000]
-    assert not limit.can_grow
-
-
-def test_auto_begins_where_it_was_but_not_beyond_the_machine_of_today() -> None:
-    limit = MemoryLimit(AUTO, machine_bytes=3_000_000_000)
-    assert limit.grow(1_024_000_000)
-    assert limit.bytes == 1_024_000_000
-    assert not limit.grow(1)
-    assert limit.grow(9_000_000_000)
-    assert limit.bytes == 1_500_000_000
-
-
-def test_the_databases_of_one_process_share_half_of_the_machine() -> None:
-    one, other, fixed = (MemoryLimit(s, machine_bytes=4_000_000_000) for s in (AUTO, AUTO, "9GB"))
-    while one.grow():
-        assert one.bytes + other.bytes <= 2_000_000_000
-    assert one.bytes == 2_000_000_000 - 72_000_000
-    assert not other.can_grow
-    assert fixed.bytes == 9_000_000_000
-    del one
-    gc.collect()
-    assert other.grow()
-
-
-def test_a_machine_of_little_memory_still_gets_the_first_amount() -> None:
-    limit = MemoryLimit(AUTO, machine_bytes=128 << 20)
-    assert (limit.bytes, limit.can_grow) == (72_000_000, False)
-
-
-MACHINE = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-@pytest.mark.parametrize(
-    ("groups", "files", "found"),
-    [
-        ("", {}, MACHINE),
-        ("0::/\n", {"memory.max": "max\n"}, MACHINE),
-        ("0::/\n", {"memory.max": "1000000\n"}, 1_000_000),  # a container
-        ("0::/\n", {"memory.max": f"{2**63}\n"}, MACHINE),
-        (
-            "0::/system.slice/duckling.service\n",
-            {"system.slice/memory.max": "3000000\n", "system.slice/duckling.service/memory.max": "max\n"},
-            3_000_000,
-        ),
-        ("0::/../other\n", {"memory.max": "5000000\n"}, 5_000_000),  # a group outside of the container's view
-        (
-            "4:cpu:/a\n3:memory:/a/b\n1:name=systemd:/a\n",
-            {"memory/a/b/memory.limit_in_bytes": "4000000\n", "memory/memory.limit_in_bytes": f"{2**63}\n"},
-            4_000_000,
-        ),
-    ],
-)
-def test_a_containers_or_a_services_limit_counts(
-    tmp_path: Path, groups: str, files: dict[str, str], found: int
-) -> None:
-    (tmp_path / "proc/self").mkdir(parents=True)
-    if groups:
-        (tmp_path / "proc/self/cgroup").write_text(groups)
-    for name, text in files.items():
-        file = tmp_path / "sys/fs/cgroup" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    assert available_bytes(tmp_path) == found
-
-
-@pytest.mark.parametrize(
-    ("text", "size"), [("512MB", 512_000_000), ("1.5 GiB", 3 << 29), ("100", 100), ("2g", 2_000_000_000)]
-)
-def test_sizes_are_read_as_duckdb_reads_them(text: str, size: int) -> None:
-    assert byte_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "much", "-1GB", "0MB", "12QB", "80%"])
-def test_a_wrong_size_is_refused_by_its_name(text: str) -> None:
-    with pytest.raises(ConfigError, match="duckdb_memory_limit"):
-        load_settings(duckdb_memory_limit=text)
-
-
-def test_the_default_grows() -> None:
-    assert Settings().duckdb_memory_limit == AUTO
 
 
 @pytest.fixture

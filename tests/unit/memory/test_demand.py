@@ -1,0 +1,76 @@
+"""What changes keep in memory until the next checkpoint is set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from cdc.config import AUTO
+from cdc.replica import memory_demand
+from cdc.replica.database import ReplicaDatabase
+from cdc.replica.memory import MemoryLimit
+from cdc.replica.memory_demand import BYTES_A_ROW, BYTES_A_TABLE, TIMES_ITS_ROWS, VECTOR_ROWS, MemoryDemand
+from tests.unit.memory.files import MACHINE
+
+
+@pytest.mark.usefixtures("exactly")
+def test_a_row_marks_its_vector_and_many_rows_the_whole_table(replica: ReplicaDatabase) -> None:
+    cursor = replica.cursor()
+    cursor.execute("INSERT INTO t SELECT i FROM range(100_000) AS r(i)")
+    limit = MemoryLimit(AUTO, machine_bytes=MACHINE)
+    demand = MemoryDemand(limit)
+    demand.changed(cursor, {"t": 1})
+    assert limit.bytes - limit.base == VECTOR_ROWS * BYTES_A_ROW
+    assert demand.index_bytes == VECTOR_ROWS * BYTES_A_ROW // 2
+    for _ in range(100):
+        demand.changed(cursor, {"t": 1_000})
+    assert limit.bytes - limit.base == 100_000 * BYTES_A_ROW
+    assert demand.rows_of(["t", "u"]) == 100_000
+    demand.changed(cursor, {"gone": 1_000_000})
+    assert limit.bytes - limit.base == 100_000 * BYTES_A_ROW
+    demand.written()
+    assert (limit.bytes, demand.rows_of(["t"])) == (limit.base, 0)
+    cursor.close()
+
+
+@pytest.mark.usefixtures("exactly")
+def test_a_large_transaction_has_what_a_quarter_of_the_base_does_not_hold(replica: ReplicaDatabase) -> None:
+    cursor = replica.cursor()
+    limit = MemoryLimit(AUTO, machine_bytes=MACHINE)
+    demand = MemoryDemand(limit)
+    demand.changed(cursor, {}, tables=3, size=1_000_000)
+    assert limit.bytes == limit.base
+    demand.changed(cursor, {}, tables=30, size=10_000_000)
+    beyond = 30 * BYTES_A_TABLE + 10_000_000 * TIMES_ITS_ROWS - limit.base // 4
+    assert limit.bytes - limit.base == beyond
+    demand.changed(cursor, {}, tables=1)
+    assert limit.bytes - limit.base == beyond
+    demand.written()
+    assert limit.bytes == limit.base
+    cursor.close()
+
+
+def test_few_rows_wait_for_no_look_at_the_catalogue(
+    replica: ReplicaDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[set[str]] = []
+
+    def look(_: object, names: Iterable[str]) -> dict[str, int]:
+        looks.append(set(names))
+        return {}
+
+    monkeypatch.setattr(memory_demand, "_sizes", look)
+    demand = MemoryDemand(MemoryLimit(AUTO, machine_bytes=MACHINE))
+    cursor = replica.cursor()
+    for number in range(9):
+        demand.changed(cursor, {f"t{number}": 100})
+    assert looks == []
+    demand.changed(cursor, {"t9": 100})
+    assert looks == [{f"t{number}" for number in range(10)}]
+    demand.changed(cursor, {"t9": 100_000, "t0": 1})
+    assert len(looks) == 1
+    demand.changed(cursor, {"t9": 1, "t10": 1}, look=True)
+    demand.changed(cursor, {}, look=True)
+    assert looks[1:] == [{"t9", "t10"}]
+    cursor.close()

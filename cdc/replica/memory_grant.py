@@ -42,6 +42,7 @@ class MemoryGrant:
         with self._lock:
             self._cursor = connection.cursor()
             self._limit.given = given
+            self._look_later()
         self.adjust()
 
     def closing(self) -> None:
@@ -87,8 +88,7 @@ class MemoryGrant:
             with self._lock:
                 self._asking -= 1
                 self._asked = self._clock()
-                if self._cursor is not None and self._limit.grows and self._timer is None:
-                    self._wait(_LINGER)
+                self._look_later()
 
     @contextmanager
     def lent(self, size: int) -> Iterator[None]:
@@ -106,16 +106,22 @@ class MemoryGrant:
     def _serves(self) -> bool:
         return self._asking > 0 or self._clock() - self._asked < _LINGER
 
-    def _wait(self, seconds: float) -> None:
-        self._timer = threading.Timer(seconds, self._look)
-        self._timer.daemon = True
-        self._timer.start()
+    def _look_later(self) -> bool:
+        """Has somebody look when clients may be done: the writer may have nothing to do until tomorrow. Whether there
+        is reason to."""
+        if self._cursor is None or not self._limit.grows or not self._serves():
+            return False
+        if self._timer is None:
+            left = _LINGER if self._asking else _LINGER - (self._clock() - self._asked)
+            self._timer = threading.Timer(max(0.01, left), self._look)
+            self._timer.daemon = True
+            self._timer.start()
+        return True
 
     def _look(self) -> None:
         """Takes back what clients had, unless they came again."""
         with self._lock:
             self._timer = None
-            if self._serves():
-                self._wait(max(0.01, _LINGER - (self._clock() - self._asked)))
+            if self._look_later():
                 return
         self.adjust()

@@ -59,9 +59,16 @@ def test_what_clients_had_is_taken_back_although_nobody_works(
             assert limit_of(database) == megabytes(FIRST_BYTES + QUERY_BYTES)
         wait_until(lambda: limit_of(database) == megabytes(FIRST_BYTES), "it is taken back")
     with database.grant.serving():
-        pass
+        database.close(checkpoint=False)
+        database.open()
+        assert limit_of(database) == megabytes(FIRST_BYTES + QUERY_BYTES)
+    wait_until(lambda: limit_of(database) == megabytes(FIRST_BYTES), "it is taken back")
+    with database.grant.serving():
+        database.close()
+        assert database.memory.given == 0
+    database.open()
+    wait_until(lambda: limit_of(database) == megabytes(FIRST_BYTES), "it is taken back from the file anew")
     database.close()
-    assert database.memory.given == 0
 
 
 def test_a_limit_below_what_is_in_use_waits_until_it_is_not(replica: ReplicaDatabase, clock: Clock) -> None:

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     open, of clocks that differ, of a replica's lag. A watermark sync reads that far back again."""
     included_tables: Names = ()
     excluded_tables: Names = ()
+    unindexed_tables: Names = ()
+    """Tables that do without DuckDB's index of the primary key, as they are copied from now on."""
 
     tinyint1: Literal["integer", "boolean"] = "integer"
     """What a TINYINT(1) becomes. As a BOOLEAN every value but 0 is true."""
@@ -135,7 +137,7 @@ class Settings(BaseSettings):
         """Options, then the environment, then duckling.toml."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
-    @field_validator("included_tables", "excluded_tables", mode="before")
+    @field_validator("included_tables", "excluded_tables", "unindexed_tables", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         if isinstance(value, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pymysql
 
@@ -18,6 +18,7 @@ from cdc.replica.database import ReplicaDatabase
 from cdc.replica.row_counts import RowCounts
 from cdc.replica.writer import Writer
 from cdc.schema import NameCase, Table
+from cdc.selection import key_indexed
 from cdc.source.catalog import load_tables
 from cdc.source.connection import SourceEndpoint
 from cdc.source.log_findings import concerns_log
@@ -81,7 +82,10 @@ class Engine:
             included=self.settings.included_tables,
             excluded=self.settings.excluded_tables,
         )
-        return [choices.applied_to(table) for table in found]
+        return [
+            replace(choices.applied_to(table), key_index=key_indexed(self.settings, table.name))
+            for table in found
+        ]
 
     def inspect(self) -> tuple[ServerFacts, list[Table], list[Finding]]:
         """The server's facts, its tables and what preflight finds. Raises SourceError."""

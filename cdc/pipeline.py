@@ -22,6 +22,7 @@ from cdc.errors import (
 )
 from cdc.liveness import lifeless
 from cdc.metrics import DatabaseMetrics
+from cdc.reopening import reopen
 from cdc.replica import run_log, state, tables
 from cdc.replica.database import ReplicaDatabase
 from cdc.replica.watermarks import Watermark
@@ -35,12 +36,10 @@ from cdc.status import (
     PipelineStatus,
     SyncLogEntry,
     SyncResult,
-    TableState,
     ValidationReport,
 )
 from cdc.status_report import pipeline_status
 from cdc.syncs import Syncs
-from cdc.types import TypeChoices
 from cdc.validation.details import TableDetails, table_details
 from cdc.validation.validations import ValidationRun, Validations
 
@@ -127,45 +126,9 @@ class Pipeline:
         self._opened = False
 
     def _open(self) -> None:
-        if self._opened:
-            return
-        self._engine.replica.open()
-        cursor = self._engine.replica.cursor()
-        try:
-            cursor.execute("BEGIN")
-            state.prepare(cursor, self.id, self._engine.endpoint.database)
-            left = tables.drop_leftovers(cursor)
-            interrupted = run_log.interrupt(cursor)
-            self._mark_unfinished(cursor)
-            cursor.execute("COMMIT")
-        except duckdb.Error as error:
-            raise self._engine.replica.open_error(error) from error
-        finally:
-            cursor.close()
-        if left:
-            log.info("copy.leftovers_dropped", database=self.id, tables=len(left))
-        if interrupted:
-            log.info("sync.interrupted", database=self.id, runs=interrupted)
-        self._opened = True
-
-    def _mark_unfinished(self, cursor: duckdb.DuckDBPyConnection) -> None:
-        """Tables whose copy the last end of the service cut short, or that a setting has changed."""
-        choices = TypeChoices.of(self.settings)
-        before = state.remember(cursor, "type_choices", repr(choices))
-        changed = before is not None and before != repr(choices)
-        for record in state.load_tables(cursor).values():
-            if record.state in (TableState.COPYING, TableState.CATCHING_UP):
-                mark = TableState.NEEDS_RESYNC if record.definition else TableState.PENDING
-                state.save_table(cursor, record.name, mark, reason="the service ended during its copy")
-            elif record.state is TableState.ERRORED and changed:
-                # What it could not hold may be allowed now; if not, it is set aside again.
-                mark = TableState.NEEDS_RESYNC if record.definition else TableState.PENDING
-                reason = "a setting changed what columns become"
-                state.save_table(cursor, record.name, mark, reason=reason)
-            elif record.definition is not None and choices.applied_to(record.definition) != record.definition:
-                # The rows there are of another type, or were converted by another rule.
-                reason = "a setting changed what its columns become"
-                state.save_table(cursor, record.name, TableState.NEEDS_RESYNC, reason=reason)
+        if not self._opened:
+            reopen(self._engine)
+            self._opened = True
 
     def start(self) -> None:
         """Opens the file if need be and starts the threads; returns at once. Raises ReplicaError."""

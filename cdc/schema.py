@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import orjson
@@ -73,7 +73,8 @@ class Column:
 class Table:
     """One table. `primary_key` is in key order, empty where there is none; `row_estimate` is the server's.
 
-    `collation` is the table's default, which columns to come get; None where it is not known.
+    `collation` is the table's default, which columns to come get; None where it is not known. `key_index` is ours:
+    whether the copy has DuckDB's index of the primary key, where it can. Rows are the same with it and without.
     """
 
     schema: str
@@ -83,6 +84,7 @@ class Table:
     engine: str = "InnoDB"
     row_estimate: int = 0
     collation: str | None = None
+    key_index: bool = field(default=True, compare=False)
 
     def column(self, name: str) -> Column:
         """The column called `name`, in any case. Raises KeyError."""

@@ -53,7 +53,8 @@ def apply_rows(
     # An in-place update logs whole vectors: keys that exist are deleted and inserted, for less cost.
     gone = rows.select(key).take(pa.array(last[goes_first])) if goes_first.any() else None
     removed = delete_keys(cursor, table, name, gone) if gone is not None else 0
-    missing = 0 if may_exist or gone is None else len(gone) - removed
+    expected = 0 if overlap else int((operations[first] != INSERT).sum())
+    missing = max(0, expected - removed)
     put = rows if len(last) == len(rows) and stays.all() else rows.take(pa.array(np.sort(last[stays])))
     written = (_upsert if indexed and replace else append_rows)(cursor, table, name, put) if len(put) else 0
     return Applied(written, int((~stays & goes_first).sum()), missing)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 
 import duckdb
 
 from cdc.replica.memory import MemoryLimit
 
-BYTES_A_ROW = 16
-"""What a row of a table keeps in memory until a checkpoint, once rows all over the table were deleted or replaced:
-8 bytes of the key's index, where that is a rising integer (up to 50 else), and 8 that say who deleted the row."""
+BYTES_A_ROW = 8
+"""What a row of a table keeps in memory until a checkpoint, once rows all over the table were deleted or replaced: who
+deleted it."""
+INDEX_BYTES_A_ROW = 8
+"""What the key's index keeps beside it, where there is one and the key a rising integer; up to 50 else."""
 VECTOR_ROWS = 2048
 """DuckDB 2.0 keeps who deleted a row for all rows of a vector from which one was deleted."""
 BYTES_A_TABLE = 2_000_000
@@ -27,6 +30,21 @@ _STEP = 4_000_000
 """What is set aside grows in steps of so many bytes: to tell DuckDB takes 0.2 ms."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Size:
+    rows: int
+    indexed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Bytes, those of the index among them; `guessed` where the table was not looked at."""
+
+    bytes: int
+    index: int
+    guessed: bool
+
+
 class MemoryDemand:
     """Sets aside what is needed of `limit`. For the writer's thread, and for who opens and closes the file."""
 
@@ -37,18 +55,20 @@ class MemoryDemand:
         """What the largest transaction takes beyond a quarter of the base."""
         self._lost: dict[str, int] = {}
         """Rows that were deleted or replaced, by table."""
-        self._rows: dict[str, int] = {}
-        """How many rows there are, where that was looked at."""
-        self._kept: dict[str, int] = {}
-        """Bytes that a table's lost rows keep in memory."""
+        self._sizes: dict[str, _Size] = {}
+        """How large they are, where that was looked at."""
+        self._kept: dict[str, _Kept] = {}
+        """What a table's lost rows keep in memory."""
         self._sum = 0
+        self._index_sum = 0
+        """The part of the sum that is of indexes."""
         self._guessed = 0
         """The part of the sum that is of tables which were not looked at."""
 
     @property
     def index_bytes(self) -> int:
         """The part of what is set aside that is for indexes."""
-        return min(self._sum // 2, self._limit.bytes - self._limit.base)
+        return min(self._index_sum, self._limit.bytes - self._limit.base)
 
     def replayed(self) -> None:
         """The file was opened with a write-ahead log that is worth a checkpoint."""
@@ -73,7 +93,7 @@ class MemoryDemand:
             self._lost[name] = self._lost.get(name, 0) + count
             self._keep(name)
         if self._guessed > _FEW_BYTES:
-            self._look(cursor, self._kept.keys() - self._rows.keys())
+            self._look(cursor, self._kept.keys() - self._sizes.keys())
         if look and lost:
             self._look(cursor, lost.keys())
         self._set_aside()
@@ -88,41 +108,53 @@ class MemoryDemand:
 
     def rows_of(self, names: Iterable[str]) -> int:
         """The rows of the largest of these tables, as far as that was looked at."""
-        return max((self._rows.get(name, 0) for name in names), default=0)
+        return max((self._sizes[name].rows for name in names if name in self._sizes), default=0)
 
     def written(self) -> None:
         """A checkpoint has written all that was kept."""
-        for each in (self._lost, self._rows, self._kept):
+        for each in (self._lost, self._sizes, self._kept):
             each.clear()
         self._replayed = False
-        self._transaction = self._sum = self._guessed = 0
+        self._transaction = self._sum = self._index_sum = self._guessed = 0
         self._set_aside()
 
     def _look(self, cursor: duckdb.DuckDBPyConnection, names: Set[str]) -> None:
-        self._guessed -= sum(self._kept[name] for name in names - self._rows.keys())
-        self._rows |= dict.fromkeys(names, 0) | _sizes(cursor, names)
+        for name in names:
+            self._forget(name)
+        self._sizes |= dict.fromkeys(names, _Size(0, indexed=False)) | _sizes(cursor, names)
         for name in names:
             self._keep(name)
 
     def _keep(self, name: str) -> None:
-        known = name in self._rows
+        """Counts what the rows lost by a table keep in memory, as far as is known of it."""
+        self._forget(name)
+        size = self._sizes.get(name)
         rows = self._lost[name] * VECTOR_ROWS
-        kept = BYTES_A_ROW * (min(rows, self._rows[name]) if known else rows)
-        more = kept - self._kept.get(name, 0)
-        self._kept[name] = kept
-        self._sum += more
-        self._guessed += 0 if known else more
+        if size is not None:
+            rows = min(rows, size.rows)
+        index = rows * INDEX_BYTES_A_ROW if size is None or size.indexed else 0
+        self._kept[name] = _Kept(rows * BYTES_A_ROW + index, index, guessed=size is None)
+        self._add(self._kept[name], 1)
+
+    def _forget(self, name: str) -> None:
+        if name in self._kept:
+            self._add(self._kept.pop(name), -1)
+
+    def _add(self, kept: _Kept, sign: int) -> None:
+        self._sum += sign * kept.bytes
+        self._index_sum += sign * kept.index
+        self._guessed += sign * kept.bytes if kept.guessed else 0
 
     def _set_aside(self) -> None:
         total = self._sum + self._transaction + (REPLAY_BYTES if self._replayed else 0)
         self._limit.set_aside(-(-total // _STEP) * _STEP)
 
 
-def _sizes(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> dict[str, int]:
+def _sizes(cursor: duckdb.DuckDBPyConnection, names: Iterable[str]) -> dict[str, _Size]:
     """DuckDB's estimates of how many rows are looked through, those deleted since the last checkpoint among them."""
     found = cursor.execute(
-        "SELECT table_name, estimated_size FROM duckdb_tables()"
+        "SELECT table_name, estimated_size, has_primary_key FROM duckdb_tables()"
         " WHERE schema_name = 'main' AND list_contains(?, table_name)",
         [list(names)],
     ).fetchall()
-    return {str(name): int(rows) for name, rows in found}
+    return {str(name): _Size(int(rows), indexed=bool(indexed)) for name, rows, indexed in found}

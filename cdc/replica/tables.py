@@ -20,10 +20,11 @@ def has_key_index(table: Table) -> bool:
     """Whether DuckDB keeps an index on the primary key, so that `INSERT OR REPLACE` is possible.
 
     It can't on INTERVAL, which TIME becomes. And in a list (VECTOR) the replacing makes -0.0 to 0.0 (DuckDB
-    2.0): such a table is kept by delete and insert.
+    2.0): such a table is kept by delete and insert, as are those for which UNINDEXED_TABLES wants none.
     """
     return (
-        bool(table.primary_key)
+        table.key_index
+        and bool(table.primary_key)
         and all(duckdb_type(table.column(name)) != "INTERVAL" for name in table.primary_key)
         and not any(column.data_type == "vector" for column in table.columns)
     )
@@ -32,12 +33,17 @@ def has_key_index(table: Table) -> bool:
 def create(cursor: duckdb.DuckDBPyConnection, table: Table, name: str) -> None:
     """Makes an empty table called `name`. Columns carry their declaration as a comment.
 
-    NOT NULL is left to the source, for zero dates become NULL. Of the keys only the primary one is made:
-    `INSERT OR REPLACE` allows no second unique one.
+    NOT NULL is left to the source, for zero dates become NULL; but in a key without an index a NULL would match
+    no row. Of the keys only the primary one is made: `INSERT OR REPLACE` allows no second unique one.
     """
     quoted = quote_duckdb(name)
-    columns = [f"{quote_duckdb(column.name)} {duckdb_type(column)}" for column in table.columns]
-    if has_key_index(table):
+    indexed = has_key_index(table)
+    filled = () if indexed else table.primary_key
+    columns = [
+        f"{quote_duckdb(column.name)} {duckdb_type(column)}{' NOT NULL' if column.name in filled else ''}"
+        for column in table.columns
+    ]
+    if indexed:
         columns.append(f"PRIMARY KEY ({', '.join(quote_duckdb(key) for key in table.primary_key)})")
     cursor.execute(f"CREATE TABLE {quoted} ({', '.join(columns)})")
     for column in table.columns:

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from cdc.schema_changes.changes import SchemaChanges
-from cdc.schema_changes.selection import wanted
 
-__all__ = ["SchemaChanges", "wanted"]
+__all__ = ["SchemaChanges"]

@@ -16,7 +16,7 @@ from cdc.replica.state import TableRecord
 from cdc.schema import Table
 from cdc.schema_changes.derivation import derive_altered, derive_created
 from cdc.schema_changes.renames import Renaming, placed_record, plan_renames
-from cdc.schema_changes.selection import wanted
+from cdc.selection import key_indexed, wanted
 from cdc.source.ddl import Alter, Create, Rename, SchemaChange
 from cdc.source.ddl.alterations import RenameTable
 from cdc.source.ddl.cursor import UnclearStatementError
@@ -126,7 +126,7 @@ class Boundary:
         if change.if_not_exists:
             # Our not knowing it is no proof that it was not there: the settings may have changed.
             raise UnclearStatementError("the table may have been there before")
-        table = self._definition(detail)
+        table = replace(self._definition(detail), key_index=key_indexed(self._engine.settings, name))
         self._check_name(name)
         if record is not None:
             self._forget(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -63,18 +64,24 @@ def content(cursor: duckdb.DuckDBPyConnection, name: str) -> list[Row]:
 
 
 KEYED = table(column("id"), column("v"), key=("id",))
+UNINDEXED = replace(KEYED, key_index=False)
+BOTH = pytest.mark.parametrize("keyed", [KEYED, UNINDEXED], ids=["index", "no index"])
 KEYLESS = table(column("a"), column("b", "varchar"))
 
 
-def test_a_chain_of_key_updates_moves_every_row(cursor: duckdb.DuckDBPyConnection) -> None:
-    name = make(cursor, KEYED, (1, 10), (2, 20), (3, 30))
+@BOTH
+def test_a_chain_of_key_updates_moves_every_row(cursor: duckdb.DuckDBPyConnection, keyed: Table) -> None:
+    name = make(cursor, keyed, (1, 10), (2, 20), (3, 30))
     chain = [(op, row) for k in (3, 2, 1) for op, row in ((DELETE, (k, k * 10)), (INSERT, (k + 1, k * 10)))]
-    apply_rows(cursor, KEYED, name, *batch(KEYED, *chain), overlap=False)
+    apply_rows(cursor, keyed, name, *batch(keyed, *chain), overlap=False)
     assert content(cursor, name) == [(2, 10), (3, 20), (4, 30)]
 
 
-def test_two_keys_that_swap_in_one_transaction_are_swapped(cursor: duckdb.DuckDBPyConnection) -> None:
-    name = make(cursor, KEYED, (1, 10), (2, 20))
+@BOTH
+def test_two_keys_that_swap_in_one_transaction_are_swapped(
+    cursor: duckdb.DuckDBPyConnection, keyed: Table
+) -> None:
+    name = make(cursor, keyed, (1, 10), (2, 20))
     steps = [
         (DELETE, (1, 10)),
         (INSERT, (9, 10)),
@@ -83,15 +90,49 @@ def test_two_keys_that_swap_in_one_transaction_are_swapped(cursor: duckdb.DuckDB
         (DELETE, (9, 10)),
         (INSERT, (2, 10)),
     ]
-    apply_rows(cursor, KEYED, name, *batch(KEYED, *steps), overlap=False)
+    apply_rows(cursor, keyed, name, *batch(keyed, *steps), overlap=False)
     assert content(cursor, name) == [(1, 20), (2, 10)]
 
 
-def test_of_two_inserts_of_one_key_the_last_wins(cursor: duckdb.DuckDBPyConnection) -> None:
+@BOTH
+def test_of_two_inserts_of_one_key_the_last_wins(cursor: duckdb.DuckDBPyConnection, keyed: Table) -> None:
     """The delete between them may not be in the log: a cascade, or sql_log_bin = 0."""
-    name = make(cursor, KEYED)
-    apply_rows(cursor, KEYED, name, *batch(KEYED, (INSERT, (1, 1)), (INSERT, (1, 2))), overlap=False)
+    name = make(cursor, keyed)
+    apply_rows(cursor, keyed, name, *batch(keyed, (INSERT, (1, 1)), (INSERT, (1, 2))), overlap=False)
     assert content(cursor, name) == [(1, 2)]
+
+
+@BOTH
+@pytest.mark.parametrize("overlap", [False, True])
+def test_rows_that_the_copy_lacks_are_told_unless_it_may_be_ahead(
+    cursor: duckdb.DuckDBPyConnection, keyed: Table, overlap: bool
+) -> None:
+    name = make(cursor, keyed, (1, 10), (2, 20))
+    steps = [(UPDATE, (1, 11)), (UPDATE, (3, 30)), (DELETE, (4, 40)), (INSERT, (5, 50))]
+    done = apply_rows(cursor, keyed, name, *batch(keyed, *steps), overlap=overlap)
+    assert done.missing == (0 if overlap else 2)
+    assert content(cursor, name) == [(1, 11), (2, 20), (3, 30), (5, 50)]
+
+
+def test_an_inserted_key_that_is_there_is_refused_by_the_index_and_replaced_without(
+    cursor: duckdb.DuckDBPyConnection,
+) -> None:
+    """A cascade or sql_log_bin = 0 removed it at the source. The writer answers by replacing."""
+    for keyed in (KEYED, UNINDEXED):
+        name = make(cursor, keyed, (1, 10), (2, 20))
+        rows = batch(keyed, (INSERT, (1, 11)))
+        if keyed is KEYED:
+            with pytest.raises(duckdb.ConstraintException):
+                apply_rows(cursor, keyed, name, *rows, overlap=False, replace=False)
+        apply_rows(cursor, keyed, name, *rows, overlap=False, replace=keyed is KEYED)
+        assert content(cursor, name) == [(1, 11), (2, 20)]
+
+
+def test_no_key_is_null_without_an_index_either(cursor: duckdb.DuckDBPyConnection) -> None:
+    name = make(cursor, UNINDEXED, (1, 10))
+    with pytest.raises(duckdb.ConstraintException):
+        append_rows(cursor, UNINDEXED, name, batch(UNINDEXED, (INSERT, (None, 1)))[0])
+    assert content(cursor, name) == [(1, 10)]
 
 
 step = st.tuples(
@@ -104,9 +145,16 @@ step = st.tuples(
     steps=st.lists(step, max_size=25),
     splits=st.integers(1, 4),
     overlap=st.booleans(),
+    keyed=st.sampled_from([KEYED, UNINDEXED]),
+    replace=st.booleans(),
 )
 def test_any_history_of_a_keyed_table_ends_as_at_the_source(
-    start: dict[int, int], steps: list[tuple[str, int, int, int]], splits: int, overlap: bool
+    start: dict[int, int],
+    steps: list[tuple[str, int, int, int]],
+    splits: int,
+    overlap: bool,
+    keyed: Table,
+    replace: bool,
 ) -> None:
     model, ops = dict(start), []
     for kind, key, other, value in steps:
@@ -121,11 +169,12 @@ def test_any_history_of_a_keyed_table_ends_as_at_the_source(
             model[other] = value
     with duckdb.connect() as cursor:
         # With an overlap the copy may be ahead: at worst it is the end state already.
-        name = make(cursor, KEYED, *(model if overlap else start).items())
+        name = make(cursor, keyed, *(model if overlap else start).items())
         size = max(1, -(-len(ops) // splits))
         cursor.execute("BEGIN")
         for at in range(0, len(ops), size):
-            apply_rows(cursor, KEYED, name, *batch(KEYED, *ops[at : at + size]), overlap=overlap)
+            rows = batch(keyed, *ops[at : at + size])
+            apply_rows(cursor, keyed, name, *rows, overlap=overlap, replace=replace)
         cursor.execute("COMMIT")
         assert content(cursor, name) == sorted(model.items())
 

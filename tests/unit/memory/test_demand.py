@@ -10,7 +10,14 @@ from cdc.config import AUTO
 from cdc.replica import memory_demand
 from cdc.replica.database import ReplicaDatabase
 from cdc.replica.memory import MemoryLimit
-from cdc.replica.memory_demand import BYTES_A_ROW, BYTES_A_TABLE, TIMES_ITS_ROWS, VECTOR_ROWS, MemoryDemand
+from cdc.replica.memory_demand import (
+    BYTES_A_ROW,
+    BYTES_A_TABLE,
+    INDEX_BYTES_A_ROW,
+    TIMES_ITS_ROWS,
+    VECTOR_ROWS,
+    MemoryDemand,
+)
 from tests.unit.memory.files import MACHINE
 
 
@@ -21,16 +28,33 @@ def test_a_row_marks_its_vector_and_many_rows_the_whole_table(replica: ReplicaDa
     limit = MemoryLimit(AUTO, machine_bytes=MACHINE)
     demand = MemoryDemand(limit)
     demand.changed(cursor, {"t": 1})
-    assert limit.bytes - limit.base == VECTOR_ROWS * BYTES_A_ROW
-    assert demand.index_bytes == VECTOR_ROWS * BYTES_A_ROW // 2
+    assert limit.bytes - limit.base == VECTOR_ROWS * (BYTES_A_ROW + INDEX_BYTES_A_ROW)
+    assert demand.index_bytes == VECTOR_ROWS * INDEX_BYTES_A_ROW
     for _ in range(100):
         demand.changed(cursor, {"t": 1_000})
-    assert limit.bytes - limit.base == 100_000 * BYTES_A_ROW
+    assert limit.bytes - limit.base == 100_000 * (BYTES_A_ROW + INDEX_BYTES_A_ROW)
     assert demand.rows_of(["t", "u"]) == 100_000
     demand.changed(cursor, {"gone": 1_000_000})
-    assert limit.bytes - limit.base == 100_000 * BYTES_A_ROW
+    assert limit.bytes - limit.base == 100_000 * (BYTES_A_ROW + INDEX_BYTES_A_ROW)
     demand.written()
     assert (limit.bytes, demand.rows_of(["t"])) == (limit.base, 0)
+    cursor.close()
+
+
+@pytest.mark.usefixtures("exactly")
+def test_nothing_is_set_aside_for_an_index_that_is_not_there(replica: ReplicaDatabase) -> None:
+    cursor = replica.cursor()
+    cursor.execute("CREATE TABLE plain AS SELECT i FROM range(100_000) AS r(i)")
+    cursor.execute("INSERT INTO t SELECT i FROM range(10_000) AS r(i)")
+    limit = MemoryLimit(AUTO, machine_bytes=MACHINE)
+    demand = MemoryDemand(limit)
+    demand.changed(cursor, {"plain": 100_000, "t": 10_000}, look=True)
+    assert demand.index_bytes == 10_000 * INDEX_BYTES_A_ROW
+    assert limit.bytes - limit.base == 110_000 * BYTES_A_ROW + 10_000 * INDEX_BYTES_A_ROW
+    demand.changed(cursor, {"plain": 1})
+    assert limit.bytes - limit.base == 110_000 * BYTES_A_ROW + 10_000 * INDEX_BYTES_A_ROW
+    demand.written()
+    assert (limit.bytes, demand.index_bytes) == (limit.base, 0)
     cursor.close()
 
 
@@ -56,7 +80,7 @@ def test_few_rows_wait_for_no_look_at_the_catalogue(
 ) -> None:
     looks: list[set[str]] = []
 
-    def look(_: object, names: Iterable[str]) -> dict[str, int]:
+    def look(_: object, names: Iterable[str]) -> dict[str, object]:
         looks.append(set(names))
         return {}
 

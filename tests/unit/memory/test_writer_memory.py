@@ -11,7 +11,7 @@ from cdc.config import AUTO
 from cdc.replica import memory_demand, write_session
 from cdc.replica.database import ReplicaDatabase
 from cdc.replica.memory import FIRST_BYTES
-from cdc.replica.memory_demand import BYTES_A_ROW, REPLAY_BYTES
+from cdc.replica.memory_demand import BYTES_A_ROW, INDEX_BYTES_A_ROW, REPLAY_BYTES
 from cdc.replica.writer import Writer
 from cdc.source.batcher import FlushReason
 from cdc.source.rows import INSERT, UPDATE
@@ -31,7 +31,7 @@ def test_updates_all_over_a_table_have_room_until_the_checkpoint(
     writer.deliver(into, batch(7, 8, at=200, operation=UPDATE, reason=FlushReason.ROWS))
     settle(writer)
     kept = replica.memory.bytes - FIRST_BYTES
-    assert kept == 3_000 * BYTES_A_ROW
+    assert kept == 3_000 * (BYTES_A_ROW + INDEX_BYTES_A_ROW)
     assert replica.memory.given == FIRST_BYTES + kept
     writer._session.checkpoint("a test")
     assert limit_of(replica) == megabytes(replica.memory.bytes) == megabytes(FIRST_BYTES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from typing import Any, NamedTuple
 
@@ -10,10 +11,12 @@ import duckdb
 from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions
 
+from cdc.config import Settings
 from cdc.replica.tables import has_key_index
 from cdc.sandbox.comparison import compare_table
 from cdc.sandbox.databases import session
 from cdc.schema import Table
+from cdc.selection import key_indexed
 from cdc.source.catalog import load_tables
 from cdc.types import TypeChoices, comment, duckdb_type
 from tests.replica import copied_tables, source_tables
@@ -100,7 +103,12 @@ def assert_same(url: str, copy: duckdb.DuckDBPyConnection) -> int:
 def _source(url: str) -> list[Table]:
     with session(url) as connection:
         found = load_tables(connection, url.rsplit("/", 1)[1].split("?")[0])
-    return [TypeChoices().applied_to(table) for table in found]
+    # As a replica of these tests takes them from the environment: `UNINDEXED_TABLES='*' make test`.
+    settings = Settings()
+    return [
+        replace(TypeChoices().applied_to(table), key_index=key_indexed(settings, table.name))
+        for table in found
+    ]
 
 
 def _wanted(table: Table) -> Shape:

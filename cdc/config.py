@@ -86,7 +86,8 @@ class Settings(BaseSettings):
     """Bytes of row images in one micro-batch at most."""
     batch_age: float = Field(default=0.25, gt=0)
     """Seconds after which a batch is handed on although more changes keep coming."""
-    copy_batch_rows: int = Field(default=50_000, ge=1)
+    copy_batch_rows: int = Field(default=122_880, ge=1)
+    """Rows that a copy writes at a time; see `cdc.replica.row_groups`. A third of them is read at a time."""
     position_interval: float = Field(default=5.0, gt=0)
     """Seconds between saved positions while no row of ours changes."""
     checkpoint_wal_bytes: int = Field(default=256 << 20, ge=1 << 20)
@@ -175,6 +176,11 @@ class Settings(BaseSettings):
         """The keys that clients may use, as bytes."""
         keys = self.duckling_api_key.get_secret_value().split(",")
         return tuple(key.strip().encode() for key in keys if key.strip())
+
+    @property
+    def piece_rows(self) -> int:
+        """Rows of a table that are read at a time: few enough to stay in the processor's caches while they are cut."""
+        return -(-self.copy_batch_rows // 3)
 
     @property
     def on_loopback(self) -> bool:

@@ -147,7 +147,7 @@ class FullSync:
         return Snapshot(
             self._engine.endpoint,
             chosen,
-            max_rows=settings.copy_batch_rows,
+            max_rows=settings.piece_rows,
             max_bytes=settings.batch_bytes,
             logged=self._logged,
             # A cascade must not be replayed on rows that are further already: the place must be exact.

@@ -19,6 +19,7 @@ from cdc.position import Position
 from cdc.replica import prepared, state, tables, watermarks
 from cdc.replica.apply import append_rows
 from cdc.replica.database import ReplicaDatabase
+from cdc.replica.row_groups import in_groups
 from cdc.runs import Run
 from cdc.schema import Table
 from cdc.source.snapshot import Snapshot
@@ -112,14 +113,14 @@ class TableCopies:
 
         Raises SourceError, ReplicaError, and RunCancelledError once the run is cancelled.
         """
-        writer = self._engine.writer
+        writer, settings = self._engine.writer, self._engine.settings
         progress = self._run.expect(table.name, table.row_estimate)
         progress.state, progress.rows = "copying", 0
         started = self._clock()
         pending: Future[Any] = writer.submit(lambda cursor: tables.create_staging(cursor, table))
         try:
             with closing(snapshot.read(table)) as pieces:
-                for piece in pieces:
+                for piece in in_groups(pieces, rows=settings.copy_batch_rows, size=settings.batch_bytes):
                     self._run.check_cancelled()
                     pending.result()
                     pending = writer.submit(partial(_append, self._engine.replica, table, piece))

@@ -39,7 +39,7 @@ _LOCK_UP = (
     "SET GLOBAL TimeZone = 'UTC'",
     "SET GLOBAL enable_external_access = false",
     # For `MemoryGrant` alone: a client's SET is refused by its kind.
-    "SET GLOBAL allowed_configs = ['memory_limit']",
+    "SET GLOBAL allowed_configs = ['memory_limit', 'preserve_insertion_order']",
     "SET GLOBAL lock_configuration = true",
 )
 _NO_PARTING_CHECKPOINT = "PRAGMA disable_checkpoint_on_shutdown"

@@ -98,7 +98,7 @@ def _source_details(engine: Engine, table: Table, *, skip_count: bool) -> SideDe
     with Snapshot(
         engine.endpoint,
         [table],
-        max_rows=settings.copy_batch_rows,
+        max_rows=settings.piece_rows,
         max_bytes=settings.batch_bytes,
         logged=False,
     ) as snapshot:

@@ -129,7 +129,7 @@ def _opened(
     snapshot = Snapshot(
         engine.endpoint,
         tables,
-        max_rows=settings.copy_batch_rows,
+        max_rows=settings.piece_rows,
         max_bytes=settings.batch_bytes,
         exact=stream is not None,
         logged=stream is not None,

@@ -177,7 +177,7 @@ class Poll:
             followed,
             condition,
             clock=clock,
-            max_rows=settings.copy_batch_rows,
+            max_rows=settings.piece_rows,
             max_bytes=settings.batch_bytes,
         )
         with closing(found):

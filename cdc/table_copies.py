@@ -19,7 +19,8 @@ from cdc.position import Position
 from cdc.replica import prepared, state, tables, watermarks
 from cdc.replica.apply import append_rows
 from cdc.replica.database import ReplicaDatabase
-from cdc.replica.row_groups import in_groups
+from cdc.replica.memory_demand import TIMES_ITS_ROWS
+from cdc.replica.row_groups import ROW_GROUP, in_groups
 from cdc.runs import Run
 from cdc.schema import Table
 from cdc.source.snapshot import Snapshot
@@ -243,7 +244,9 @@ class TableCopies:
 def _append(
     replica: ReplicaDatabase, table: Table, piece: pa.Table, cursor: duckdb.DuckDBPyConnection
 ) -> int:
-    replica.make_room(cursor, {}, size=piece.nbytes)
+    # A whole row group goes into the file as it comes, fewer rows stay in memory until they are committed.
+    size = piece.nbytes if len(piece) < ROW_GROUP else piece.nbytes // TIMES_ITS_ROWS
+    replica.make_room(cursor, {}, size=size)
     return append_rows(cursor, table, tables.staging_name(table.name), piece)
 
 

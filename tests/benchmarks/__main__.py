@@ -44,6 +44,9 @@ _SCENARIOS: dict[str, Scenario] = {
         backlog.update_many, before=backlog.insert_many,
     ),
     "copy": lambda bench, part: scenarios.copy(bench, "copy with primary key", 350_000, 1_000_000 // part),
+    "copy-unindexed": lambda bench, part: scenarios.copy(
+        bench, "copy", 350_000, 1_000_000 // part, unindexed=True
+    ),
     "polling": watermark_scenarios.few_changes,
     "poll-large": watermark_scenarios.one_large_table,
     "overlap": watermark_scenarios.overlap,
@@ -57,6 +60,9 @@ _SCENARIOS: dict[str, Scenario] = {
     "scattered": lambda bench, part: steady.scattered(
         bench, [size // (part * part) for size in (1_000_000, 10_000_000)],
         3_000_000 // (part * part), 5_000 // part, max(5, 100 // part),
+    ),
+    "scattered-unindexed": lambda bench, part: steady.scattered_unindexed(
+        bench, 10_000_000 // (part * part), 3_000_000 // (part * part)
     ),
     "huge": lambda bench, part: steady.scattered(
         bench, [size // (part * part) for size in (1_000_000, 50_000_000)],

@@ -49,6 +49,7 @@ named, in bursts 20 ms apart; the source shares the two cores.
 - **Idle**: user and system time of the service while its source is silent, over the time that passed.
 - **Scattered updates**: a backlog of updates of rows chosen at random, 1,000 a transaction, over tables of \
 several sizes; checkpoints of the file are in the time. The start is that of the process, until the API answers.
+- **Without DuckDB's index of the key**: with `UNINDEXED_TABLES=*`; see [types](types.md#keys).
 
 ![Rows a second by batch size](benchmarks/batches.svg)
 

@@ -27,6 +27,7 @@ from tests.benchmarks.figures import Figure
 from tests.benchmarks.memory import peak_megabytes
 
 MEMORY_GOAL = 350.0
+UNINDEXED = ", without DuckDB's index of the key"
 _COPY_WAIT = 60.0
 _PAUSE = 0.05
 """Seconds between two single inserts."""
@@ -170,36 +171,43 @@ def remove_file(path: Path) -> None:
     path.with_name(path.name + ".wal").unlink(missing_ok=True)
 
 
-def copy(bench: Bench, name: str, goal: float, rows: int) -> list[Figure]:
-    """A full copy into a new file, from the request until the tables are live."""
-    rate = Figure(name, "rows/s", goal, peers.COPY)
+def copy(bench: Bench, name: str, goal: float, rows: int, *, unindexed: bool = False) -> list[Figure]:
+    """A full copy into a new file, from the request until the tables are live.
+
+    An `unindexed` one is set beside those peers that build no key either.
+    """
+    name += UNINDEXED if unindexed else ""
+    settings = {"unindexed_tables": "*"} if unindexed else {}
+    rate = Figure(name, "rows/s", goal, "" if unindexed else peers.COPY)
     foreigners = {
         Figure(name, "rows/s", None, foreign.EXTENSION, runs=rate.runs): foreign.copy_by_extension,
         Figure(name, "rows/s", None, foreign.DLT, runs=rate.runs): foreign.copy_by_dlt,
     }
     if not bench.foreign:
         foreigners = {}
-    memory = Figure(f"peak memory, {name}", "MB", MEMORY_GOAL, peers.COPY, less_is_better=True)
+    memory = Figure(f"peak memory, {name}", "MB", MEMORY_GOAL, rate.peer, less_is_better=True)
     with test_database(bench) as database:
         backlog.insert_many(database, rows)
         bench.say(f"{name}: {rows:,} rows")
         for _ in range(bench.repeat):
-            seconds, peak = _copy_once(bench, database, rows)
+            seconds, peak = _copy_once(bench, database, rows, **settings)
             rate.runs.append(rows / seconds)
             memory.runs.append(peak)
-            limit = bench.settings.get("duckdb_memory_limit", "256MB")
-            seconds, peak = peers.in_own_process(peers.copy, database.url, str(bench.folder), limit)
-            rate.peer_runs.append(rows / seconds)
-            memory.peer_runs.append(peak)
+            if rate.peer:
+                limit = bench.settings.get("duckdb_memory_limit", "256MB")
+                seconds, peak = peers.in_own_process(peers.copy, database.url, str(bench.folder), limit)
+                rate.peer_runs.append(rows / seconds)
+                memory.peer_runs.append(peak)
             for figure, copy_by in foreigners.items():
                 figure.peer_runs.append(rows / copy_by(database, bench.folder)[0])
-            theirs = ", ".join(f"{each.peer_runs[-1]:,.0f}" for each in (rate, *foreigners))
+            peer_rates = [each.peer_runs[-1] for each in (rate, *foreigners) if each.peer_runs]
+            theirs = ", ".join(f"{each:,.0f}" for each in peer_rates)
             bench.say(f"  {rate.runs[-1]:,.0f} rows/s, the peers {theirs}")
-    return [rate, *foreigners, memory]
+    return [*([] if unindexed and foreigners else [rate]), *foreigners, memory]
 
 
-def _copy_once(bench: Bench, database: Database, rows: int) -> tuple[float, float]:
-    with bench.service(database, auto_start_sync=False) as service:
+def _copy_once(bench: Bench, database: Database, rows: int, **settings: object) -> tuple[float, float]:
+    with bench.service(database, auto_start_sync=False, **settings) as service:
         service.start()
         began = time.perf_counter()
         service.post("/sync/full")

@@ -20,6 +20,7 @@ from tests.benchmarks.figures import Figure
 from tests.benchmarks.memory import peak_megabytes
 from tests.benchmarks.scenarios import (
     MEMORY_GOAL,
+    UNINDEXED,
     Bench,
     remove_file,
     test_database,
@@ -164,6 +165,16 @@ def _processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def scattered_unindexed(bench: Bench, size: int, updates: int) -> list[Figure]:
+    """The same backlog as that of `scattered`, on a copy whose key has no index in DuckDB."""
+    figures: list[Figure] = []
+    with test_database(bench) as database:
+        bench.say(f"scattered updates over {size:,} rows{UNINDEXED}")
+        backlog.insert_many(database, size)
+        _scattered(bench, database, size, updates, figures, unindexed=True)
+    return figures
+
+
 def scattered(bench: Bench, sizes: list[int], updates: int, rate: int, samples: int) -> list[Figure]:
     """Updates by key, scattered over tables of several sizes, the smallest first.
 
@@ -187,12 +198,22 @@ def scattered(bench: Bench, sizes: list[int], updates: int, rate: int, samples: 
     return [*figures, growth]
 
 
-def _scattered(bench: Bench, database: Database, size: int, updates: int, figures: list[Figure]) -> Figure:
-    rate = Figure(f"scattered updates over {size:,} rows", "rows/s", 40_000.0)
+def _scattered(
+    bench: Bench,
+    database: Database,
+    size: int,
+    updates: int,
+    figures: list[Figure],
+    *,
+    unindexed: bool = False,
+) -> Figure:
+    kind = UNINDEXED if unindexed else ""
+    settings = {"unindexed_tables": "*"} if unindexed else {}
+    rate = Figure(f"scattered updates over {size:,} rows{kind}", "rows/s", 40_000.0)
     memory = Figure(f"peak memory, {rate.name}", "MB", MEMORY_GOAL, less_is_better=True)
-    start = Figure(f"start with {size:,} rows, until the API answers", "s", 1.0, less_is_better=True)
+    start = Figure(f"start with {size:,} rows, until the API answers{kind}", "s", 1.0, less_is_better=True)
     figures += [rate, memory, start]
-    with bench.service(database) as service:
+    with bench.service(database, **settings) as service:
         service.start()
         wait_for_copy(service, 1_200.0)
         service.stop()
@@ -202,7 +223,7 @@ def _scattered(bench: Bench, database: Database, size: int, updates: int, figure
     for _ in range(bench.repeat):
         remove_file(service.duckdb_path)
         shutil.copyfile(saved, service.duckdb_path)
-        with bench.service(database, cdc_enabled=False) as service:
+        with bench.service(database, cdc_enabled=False, **settings) as service:
             began = time.perf_counter()
             service.start()
             start.runs.append(time.perf_counter() - began)

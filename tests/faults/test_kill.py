@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from cdc.errors import ReplicaError
+from cdc.replica.row_groups import ROW_GROUP
 from cdc.sandbox import shop
 from cdc.sandbox.databases import Database
 from cdc.sandbox.load import Load
@@ -106,6 +107,37 @@ def test_a_copy_again_that_is_killed_leaves_the_old_rows_until_it_is_done(
             "SELECT table_name FROM duckdb_tables() WHERE starts_with(table_name, '__duckling_staging__')"
         )
     assert_equal_after_stop(service, small_shop.url)
+
+
+def test_a_copy_of_whole_row_groups_that_is_killed_is_made_again_in_full(
+    database: Database, service_factory: Callable[..., Service], moments: random.Random
+) -> None:
+    """They go into the file past the write-ahead log, beside changes that go through it."""
+    rows = 2 * ROW_GROUP + 5_000
+    database.execute(
+        "CREATE TABLE large (id INT PRIMARY KEY, n INT, note VARCHAR(40))",
+        "INSERT INTO large VALUES (1, 1, 'row 1')",
+        *(
+            f"INSERT INTO large SELECT id + {1 << power}, n, CONCAT('row ', id + {1 << power}) FROM large"
+            f" WHERE id + {1 << power} <= {rows}"
+            for power in range(rows.bit_length())
+        ),
+        "CREATE TABLE giro (id INT PRIMARY KEY, balance BIGINT)",
+        "INSERT INTO giro VALUES (1, 1000), (2, 1000)",
+    )
+    service = service_factory(database.url).start()
+    for _ in range(3):
+        wait_live(service, 60)
+        service.post("/sync/full?wait=false")
+        moment = moments.choice([1, ROW_GROUP, 2 * ROW_GROUP])
+        wait_until(lambda: copied_rows(service) >= moment, f"{moment} rows are copied")  # noqa: B023
+        database.execute(
+            "UPDATE giro SET balance = balance + 1", "UPDATE large SET n = n + 1 WHERE id % 50000 = 7"
+        )
+        service.kill()
+        service.start()
+    wait_live(service, 60)
+    assert_equal_after_stop(service, database.url)
 
 
 @pytest.mark.parametrize(("batch_size", "kills"), [(50_000, KILLS), (20, 2)])

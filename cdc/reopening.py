@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import duckdb
 import structlog
 
 from cdc.engine import Engine
 from cdc.replica import run_log, state, tables
+from cdc.replica.tables import has_key_index
 from cdc.selection import key_indexed
 from cdc.status import TableState
 from cdc.types import TypeChoices
@@ -70,8 +72,8 @@ def _tell_indexes(engine: Engine, records: Iterable[state.TableRecord]) -> None:
         record.name
         for record in records
         if record.definition is not None
-        and record.definition.primary_key
-        and record.definition.key_index != key_indexed(engine.settings, record.name)
+        and has_key_index(record.definition)
+        != has_key_index(replace(record.definition, key_index=key_indexed(engine.settings, record.name)))
     ]
     if differ:
         log.info(
@@ -79,5 +81,5 @@ def _tell_indexes(engine: Engine, records: Iterable[state.TableRecord]) -> None:
             database=engine.id,
             tables=len(differ),
             first=differ[:_TOLD],
-            hint="UNINDEXED_TABLES counts when a table is copied: POST /sync/table/NAME, or /sync/full",
+            hint="UNINDEXED_TABLES counts when a table is copied: POST /sync/table/NAME?mode=full, or /sync/full",
         )

@@ -111,8 +111,11 @@ class Table:
         return hashlib.sha256(orjson.dumps(shape)).hexdigest()[:16]
 
     def to_json(self) -> str:
-        """All fields as JSON text, for the bookkeeping."""
-        return orjson.dumps(asdict(self)).decode()
+        """All fields as JSON text, for the bookkeeping; as before there was a choice where the index is kept."""
+        fields = asdict(self)
+        if self.key_index:
+            del fields["key_index"]
+        return orjson.dumps(fields).decode()
 
     @classmethod
     def from_json(cls, text: str) -> Table:

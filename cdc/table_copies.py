@@ -50,6 +50,8 @@ class TableCopies:
         self._clock = clock
         self._results: dict[str, TableResult] = {}
         self._pieces = 0
+        self._whole_groups = False
+        """Whether a piece went into the file past the write-ahead log."""
         self.lost: dict[str, Table] = {}
         """Tables that changed under the copy and must come again, by the key of their name."""
 
@@ -129,6 +131,8 @@ class TableCopies:
                     progress.rows += len(piece)
                     progress.seconds = self._clock() - started
                     self._engine.metrics.rows_copied(len(piece))
+                    self._whole_groups |= len(piece) >= ROW_GROUP
+                    del piece  # or it would be held until the next one is whole
             pending.result()
         except (ValueDecodeError, RowRefusedError) as error:
             self.set_aside(table.name, error)
@@ -208,6 +212,8 @@ class TableCopies:
             state.save_tables(cursor, definitions, mark)
             watermarks.forget_watermarks(cursor, list(definitions))
             beside(cursor)
+            if self._whole_groups:
+                self._engine.writer.checkpoint_next()
             return left
 
         left = self._engine.writer.submit(job).result()

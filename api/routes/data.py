@@ -152,6 +152,7 @@ def _table_columns(cursor: duckdb.DuckDBPyConnection, name: str) -> list[TableCo
         [name],
     ).fetchall()
     declared = dict(comments)
+    key = _key(cursor, name)
     rows = cursor.execute(f"DESCRIBE {_qualified(name)}").fetchall()
     return [
         TableColumn(
@@ -159,10 +160,10 @@ def _table_columns(cursor: duckdb.DuckDBPyConnection, name: str) -> list[TableCo
             type=type_name,
             source_type=declared.get(column),
             nullable=nullable == "YES",
-            primary_key=key == "PRI",
+            primary_key=column in key,
             default=default,
         )
-        for column, type_name, nullable, key, default, _ in rows
+        for column, type_name, nullable, _, default, _ in rows
     ]
 
 
@@ -250,8 +251,8 @@ async def _known_table(request: Request, found: Pipeline) -> str:
 
 def _key(cursor: duckdb.DuckDBPyConnection, table: str) -> tuple[str, ...]:
     """The columns of a table's primary key at the source, in its order; none where it has no key."""
-    definition = state.load_tables(cursor)[table].definition
-    return definition.primary_key if definition is not None else ()
+    record = state.load_tables(cursor).get(table)
+    return record.definition.primary_key if record is not None and record.definition is not None else ()
 
 
 def _columns(columns: tuple[ResultColumn, ...]) -> list[ColumnAnswer]:

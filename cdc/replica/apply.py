@@ -39,7 +39,8 @@ def apply_rows(
     `operations` says what each row does. `overlap`: the table may hold a later state than the rows start
     from, as a fresh copy does; then what came as an insert may exist already. Without `replace` the put is
     a plain INSERT, in half the time, and a key that exists after all (a cascade or sql_log_bin = 0 removed
-    it at the source) raises duckdb.ConstraintException. Needs a transaction of the caller's.
+    it at the source) raises duckdb.ConstraintException, where the key has an index; else it is replaced.
+    Needs a transaction of the caller's.
     """
     if not table.primary_key:
         return _apply_keyless(cursor, table, name, rows, operations)

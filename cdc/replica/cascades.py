@@ -186,11 +186,20 @@ class CascadeReplay:
         ).fetchall()
         self.rows += int(done[0][0])
         if changed:
+            self._delete_namesakes(child)
             listed = ", ".join(quote_duckdb(column.name) for column in child.columns)
             self._cursor.execute(
                 f"INSERT INTO {self._quoted(child)} ({listed}) SELECT {listed} FROM {_MOVED}"
             )
         self._cursor.execute(f"DROP TABLE {_MOVED}")
+
+    def _delete_namesakes(self, child: Table) -> None:
+        """Rows with the keys of the moved ones: the source has removed them without a trace in its log."""
+        if not child.primary_key:
+            return
+        names = [quote_duckdb(name) for name in child.primary_key]
+        same = " AND ".join(f"t.{name} = m.{name}" for name in names)
+        self._cursor.execute(f"DELETE FROM {self._quoted(child)} t USING {_MOVED} m WHERE {same}")
 
     # Names -------------------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ class Checkpoints:
         self._not_before = 0.0
         self._commits = 0
         """Since the last checkpoint."""
+        self._past_the_log = False
+        """Whether rows were written since then that the size of the log does not tell of."""
         self.error: DucklingError | None = None
         """Why the last one failed; None where it did not. What is committed stays in the log meanwhile."""
         self.lacked_memory = False
@@ -61,9 +63,15 @@ class Checkpoints:
         """A transaction was committed."""
         self._commits += 1
 
+    def wrote_past_the_log(self) -> None:
+        """Whole row groups went into the file. A start would put all their keys into the index again, however small
+        the log is."""
+        self._past_the_log = True
+
     def due(self) -> bool:
-        """Whether the log has grown beyond its bounds."""
-        return self._commits >= _MOST_COMMITS or self._database.wal_bytes > self._wal_bytes
+        """Whether the log has grown beyond its bounds, or says less than is to be replayed."""
+        many = self._commits >= _MOST_COMMITS or self._past_the_log
+        return many or self._database.wal_bytes > self._wal_bytes
 
     def seconds_left(self, last_work: float) -> float | None:
         """Seconds until one is due for idleness; None where the log is too small for that."""
@@ -94,6 +102,7 @@ class Checkpoints:
             log.warning("replica.checkpoint_put_off", database=self._name, error=translate(error).message)
             return True
         self.error = None
+        self._past_the_log = False
         self._pauses.reset()
         log.debug(
             "replica.checkpoint",

@@ -38,7 +38,7 @@ _LOCK_UP = (
     "LOAD icu",  # built in; it brings the setting TimeZone, which would be the machine's
     "SET GLOBAL TimeZone = 'UTC'",
     "SET GLOBAL enable_external_access = false",
-    # For `MemoryGrant` alone: a client's SET is refused by its kind.
+    # For `MemoryGrant` and `WriteSession` alone: a client's SET is refused by its kind.
     "SET GLOBAL allowed_configs = ['memory_limit', 'preserve_insertion_order']",
     "SET GLOBAL lock_configuration = true",
 )

@@ -124,6 +124,10 @@ class Writer:
         """Forgets a note that has not begun, since another job says all that it does; whether it could."""
         return self._queue.withdraw(note)
 
+    def checkpoint_next(self) -> None:
+        """A checkpoint follows the job that calls this: it made a copy live that was written past the log."""
+        self._checkpoints.wrote_past_the_log()
+
     def settle(self) -> Future[None]:
         """Done when the writer is through with all batches and jobs that it has been given so far."""
         return self._queue.add(None)

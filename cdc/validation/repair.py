@@ -92,7 +92,9 @@ def _repair(engine: Engine, stream: StreamLoop, table: Table, keys: Sequence[Key
 
 
 def _apply(cursor: duckdb.DuckDBPyConnection, table: Table, rows: pa.Table, operation: int) -> None:
-    apply_rows(cursor, table, table.name, rows, np.full(len(rows), operation), overlap=True)
+    # Every key counts as existing and is deleted first: nothing is left to replace.
+    operations = np.full(len(rows), operation)
+    apply_rows(cursor, table, table.name, rows, operations, overlap=True, replace=False)
 
 
 def _check(cursor: duckdb.DuckDBPyConnection, database_id: str, table: Table, position: Position) -> None:

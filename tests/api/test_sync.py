@@ -284,6 +284,15 @@ def test_tables_tell_columns_and_counts(client: httpx.Client) -> None:
     assert done(client.get("/tables/counts/all"))["counts"] == {"customers": 2, "visits": 2}
 
 
+def test_a_key_is_told_where_duckdb_has_no_index_of_it(shop: Database, tmp_path: Path) -> None:
+    with replicated(shop.url, tmp_path, unindexed_tables="customers") as (client, _):
+        done(client.post("/sync/full"))
+        columns = done(client.get("/tables/customers/schema"))["columns"]
+        assert [(c["name"], c["primaryKey"]) for c in columns if c["primaryKey"]] == [("id", True)]
+        page = done(client.get("/tables/customers/data?limit=1"))
+        assert [row["id"] for row in page["data"]] == [1]
+
+
 def test_a_query_answers_columns_and_rows(client: httpx.Client) -> None:
     body = done(
         client.post(

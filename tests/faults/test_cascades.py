@@ -91,6 +91,28 @@ def test_what_a_cascade_does_over_several_levels_is_in_the_copy(
         assert_followed(replica)
 
 
+@pytest.mark.parametrize("unindexed", ["", "*"], ids=["index", "no index"])
+def test_a_moved_child_takes_the_place_of_one_that_went_unseen(
+    family: Database, replica_factory: Callable[..., Replica], unindexed: str
+) -> None:
+    family.execute(
+        "CREATE TABLE owner (id INT PRIMARY KEY)",
+        "CREATE TABLE pet (owner INT, n INT, note VARCHAR(9), PRIMARY KEY (owner, n),"
+        " FOREIGN KEY (owner) REFERENCES owner (id) ON DELETE CASCADE ON UPDATE CASCADE)",
+        "INSERT INTO owner VALUES (1), (2), (3)",
+        "INSERT INTO pet VALUES (1, 1, 'first'), (2, 1, 'unseen'), (3, 1, 'third')",
+    )
+    replica = replica_factory(family.url, unindexed_tables=unindexed).start()
+    family.execute(
+        "SET SESSION sql_log_bin = 0",
+        "DELETE FROM owner WHERE id = 2",
+        "SET SESSION sql_log_bin = 1",
+        "UPDATE owner SET id = 2 WHERE id = 1",
+    )
+    assert_followed(replica)
+    assert replica.rows("SELECT * FROM pet ORDER BY ALL") == [(2, 1, "first"), (3, 1, "third")]
+
+
 def test_rows_behind_a_cascade_in_the_log_are_behind_it_in_the_copy(
     family: Database, replica_factory: Callable[..., Replica]
 ) -> None:

@@ -110,7 +110,7 @@ def test_a_copy_again_that_is_killed_leaves_the_old_rows_until_it_is_done(
 
 
 def test_a_copy_of_whole_row_groups_that_is_killed_is_made_again_in_full(
-    database: Database, service_factory: Callable[..., Service], moments: random.Random
+    database: Database, service_factory: Callable[..., Service], moments: random.Random, tmp_path: Path
 ) -> None:
     """They go into the file past the write-ahead log, beside changes that go through it."""
     rows = 2 * ROW_GROUP + 5_000
@@ -125,18 +125,28 @@ def test_a_copy_of_whole_row_groups_that_is_killed_is_made_again_in_full(
         "CREATE TABLE giro (id INT PRIMARY KEY, balance BIGINT)",
         "INSERT INTO giro VALUES (1, 1000), (2, 1000)",
     )
-    service = service_factory(database.url).start()
-    for _ in range(3):
-        wait_live(service, 60)
-        service.post("/sync/full?wait=false")
-        moment = moments.choice([1, ROW_GROUP, 2 * ROW_GROUP])
+    changes = ("UPDATE giro SET balance = balance + 1", "UPDATE large SET n = n + 1 WHERE id % 50000 = 7")
+    service = service_factory(database.url)
+    for kill, moment in enumerate((1, ROW_GROUP, 2 * ROW_GROUP)):
+        service.start()
+        wait_until(lambda: copying(service) or live(service), "the copy begins")
         wait_until(lambda: copied_rows(service) >= moment, f"{moment} rows are copied")  # noqa: B023
-        database.execute(
-            "UPDATE giro SET balance = balance + 1", "UPDATE large SET n = n + 1 WHERE id % 50000 = 7"
-        )
+        database.execute(*changes)
+        service.kill()
+        with remains(service, tmp_path / f"killed-{kill}") as file:
+            assert copied_tables(file) - staging_tables(file) in (set(), {"large", "giro"})
+    service.start()
+    wait_live(service, 60)
+    # Beside the stream, and killed the moment it is live: the log says where the rows are, and little else.
+    for moment in (ROW_GROUP, 1 << 60):
+        service.post("/sync/full?wait=false")
+        wait_until(lambda: copied_rows(service) >= moment, "the copy is so far")  # noqa: B023
+        database.execute(*changes)
         service.kill()
         service.start()
-    wait_live(service, 60)
+        wait_live(service, 60)
+    key = moments.randrange(1, rows)
+    assert service.query(f"SELECT note FROM large WHERE id = {key}") == [{"note": f"row {key}"}]
     assert_equal_after_stop(service, database.url)
 
 

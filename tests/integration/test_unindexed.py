@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
+from cdc.sandbox import shop
 from cdc.sandbox.databases import Database
+from cdc.sandbox.load import Load
 from cdc.status import TableState
 from tests.replica import Replica
 
@@ -175,6 +177,65 @@ def test_tables_made_beside_the_stream_follow_the_setting_and_renamed_ones_stay_
     [told] = [entry for entry in logs if entry["event"] == "copy.key_index_differs"]
     assert (told["tables"], sorted(told["first"])) == (2, ["event_users", "log"])
     assert replica.copies() == ["event_tags", "events", "users"]
+
+
+def test_a_swap_with_a_table_that_has_it_leaves_each_what_it_has(
+    database: Database, replica_factory: Start
+) -> None:
+    """As an online migration ends. Both go on in the stream, each applied as what it is."""
+    database.execute(
+        *TABLES,
+        "CREATE TABLE shadow (id BIGINT PRIMARY KEY, note VARCHAR(20), n INT)",
+        "INSERT INTO shadow SELECT * FROM events",
+    )
+    replica = replica_factory(database.url, unindexed_tables="events").start()
+    assert indexed(replica) == {"event_tags", "shadow", "users"}
+    database.execute(
+        "RENAME TABLE events TO old, shadow TO events",
+        "INSERT INTO events VALUES (9, 'i', 9)",
+        "UPDATE events SET n = n + 1 WHERE id = 1",
+        "UPDATE old SET id = id + 10, n = 5",
+        "DELETE FROM old WHERE id = 11",
+    )
+    replica.catch_up()
+    assert replica.assert_equal() == 11
+    assert indexed(replica) == {"event_tags", "events", "users"}
+    replica.stop()
+    replica.start()
+    database.execute("UPDATE events SET id = id + 100", "UPDATE old SET id = id + 100")
+    replica.catch_up()
+    assert replica.assert_equal() == 11
+    assert replica.pipeline.status().errors == 0
+
+
+def test_a_copy_joins_the_stream_under_load(database: Database, replica_factory: Start) -> None:
+    with database.connect() as session:
+        shop.create_tables(session)
+        shop.fill_tables(session, rows=4_000)
+    replica = replica_factory(database.url, unindexed_tables="*", copy_batch_rows=60, batch_size=200)
+    with Load(database.url, rate=60, seed=31):
+        replica.start()
+        replica.pipeline.start_table_sync("orders", "full").wait(60)
+        replica.pipeline.start_full_sync().wait(60)
+    replica.settle()
+    assert replica.assert_equal() > 4_000
+    assert indexed(replica) == set()
+
+
+def test_rows_that_differ_are_repaired(database: Database, replica_factory: Start) -> None:
+    database.execute(*TABLES)
+    replica = replica_factory(database.url, unindexed_tables="*").start()
+    replica.pipeline._engine.writer.submit(
+        lambda cursor: cursor.execute(
+            "UPDATE events SET n = -1 WHERE id = 1; DELETE FROM events WHERE id = 2;"
+            " INSERT INTO events VALUES (77, 'extra', 1)"
+        )
+    ).result()
+    run = replica.pipeline.start_validation("checksum", repair=True)
+    run.wait(60)
+    replica.catch_up()
+    assert replica.assert_equal() == 8
+    assert replica.pipeline.validate("checksum").equal
 
 
 def test_a_changed_setting_counts_when_a_table_is_copied(database: Database, replica_factory: Start) -> None:

@@ -205,6 +205,9 @@ def test_the_file_is_opened_without_access_to_others_for_good(tmp_path: Path) ->
             with replica.cursor() as cursor:
                 with pytest.raises(duckdb.PermissionException):
                     cursor.execute(f"SELECT * FROM read_csv('{tmp_path / OUTSIDE}')")
+                assert cursor.execute("SELECT current_setting('preserve_insertion_order')").fetchall() == [
+                    (True,)
+                ]
                 for change in ("SET enable_external_access = true", "SET lock_configuration = false"):
                     with pytest.raises(duckdb.Error):
                         cursor.execute(change)

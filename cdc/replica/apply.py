@@ -49,13 +49,13 @@ def apply_rows(
     first, last = _first_and_last(rows.select(key))
     # Without DuckDB's index nothing would replace a row: there too every key counts as existing.
     may_exist = overlap or not indexed
-    goes_first = np.ones(len(last), dtype=bool) if may_exist else operations[first] != INSERT
+    was_there = operations[first] != INSERT
+    goes_first = np.ones(len(last), dtype=bool) if may_exist else was_there
     stays = operations[last] != DELETE
     # An in-place update logs whole vectors: keys that exist are deleted and inserted, for less cost.
     gone = rows.select(key).take(pa.array(last[goes_first])) if goes_first.any() else None
     removed = delete_keys(cursor, table, name, gone) if gone is not None else 0
-    expected = 0 if overlap else int((operations[first] != INSERT).sum())
-    missing = max(0, expected - removed)
+    missing = 0 if overlap else max(0, int(was_there.sum()) - removed)
     put = rows if len(last) == len(rows) and stays.all() else rows.take(pa.array(np.sort(last[stays])))
     written = (_upsert if indexed and replace else append_rows)(cursor, table, name, put) if len(put) else 0
     return Applied(written, int((~stays & goes_first).sum()), missing)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,6 +11,7 @@ from typing import Any
 
 import duckdb
 
+from cdc.deadlines import Deadlines
 from cdc.errors import (
     DucklingError,
     QueryError,
@@ -22,6 +22,8 @@ from cdc.errors import (
 )
 from cdc.json_values import ZONED, as_json_rows
 from cdc.read_only import check_read_only, first_line, refused
+
+_deadlines = Deadlines()
 
 SEARCH_PATH = "main,_duckling"
 MAX_BYTES = 64 << 20
@@ -83,9 +85,8 @@ def reading_statement(
 
     In the block there is a READ ONLY transaction and a deadline, and errors are translated as `run_query` says.
     """
-    with _translated(), _deadline(cursor, timeout_ms) as timed_out:
+    with _translated(), _deadlines.within(timeout_ms / 1000, cursor.interrupt) as timed_out:
         try:
-            cursor.execute(f"SET search_path = '{SEARCH_PATH}'")
             checked = check_read_only(cursor, sql)
             with _read_only_transaction(cursor):
                 yield checked
@@ -105,9 +106,9 @@ def bound(params: Sequence[Any] | Mapping[str, Any] | None) -> list[Any] | dict[
 def described(
     cursor: duckdb.DuckDBPyConnection, statement: str, params: list[Any] | dict[str, Any]
 ) -> tuple[ResultColumn, ...]:
-    """The columns that a SELECT answers."""
-    rows = cursor.execute(f"DESCRIBE {statement}", params).fetchall()
-    return _columns([(str(row[0]), str(row[1])) for row in rows])
+    """The columns that a SELECT answers. Nothing is run: a relation is bound, and gone when this returns."""
+    relation = cursor.sql(statement, params=params)
+    return _columns([(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)])
 
 
 def wrapped(statement: str, values: Sequence[str]) -> str:
@@ -216,35 +217,13 @@ def _columns(types: Sequence[tuple[str, str]]) -> tuple[ResultColumn, ...]:
 
 @contextmanager
 def _read_only_transaction(cursor: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    cursor.execute("BEGIN TRANSACTION READ ONLY")
+    cursor.execute(f"SET search_path = '{SEARCH_PATH}'; BEGIN TRANSACTION READ ONLY")
     try:
         yield
     finally:
         # Nothing was written: a failed ROLLBACK loses nothing, and must not hide the error before it.
         with suppress(duckdb.Error):
             cursor.execute("ROLLBACK")
-
-
-@contextmanager
-def _deadline(cursor: duckdb.DuckDBPyConnection, timeout_ms: int) -> Iterator[threading.Event]:
-    """Interrupts `cursor` after `timeout_ms`, never after the block: the caller may close the cursor."""
-    fired, lock, over = threading.Event(), threading.Lock(), False
-
-    def interrupt() -> None:
-        with lock:
-            if not over:
-                fired.set()
-                cursor.interrupt()
-
-    timer = threading.Timer(timeout_ms / 1000, interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield fired
-    finally:
-        with lock:
-            over = True
-        timer.cancel()
 
 
 @contextmanager

@@ -9,6 +9,8 @@ clause may hold an INSERT, and `checkpoint()` is a table function.
 from __future__ import annotations
 
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,11 +83,50 @@ def refused(message: str, hint: str = _HINT) -> QueryError:
     return QueryError(message, hint=hint, code=READ_ONLY)
 
 
+class _Passed:
+    """What the latest texts that passed are: a dashboard asks the same again and again. Safe to use from any thread."""
+
+    COUNT = 256
+    LENGTH = 4096
+    """Characters of the longest text that is kept."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, tuple[str, bool]] = OrderedDict()
+
+    def find(self, sql: str) -> tuple[str, bool] | None:
+        with self._lock:
+            found = self._known.get(sql)
+            if found is not None:
+                self._known.move_to_end(sql)
+            return found
+
+    def keep(self, sql: str, checked: tuple[str, bool]) -> None:
+        if len(sql) > self.LENGTH:
+            return
+        with self._lock:
+            self._known[sql] = checked
+            if len(self._known) > self.COUNT:
+                self._known.popitem(last=False)
+
+
+_passed = _Passed()
+
+
 def check_read_only(cursor: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, bool]:
     """The one statement in `sql`, without what may follow it, and whether it is a SELECT (else EXPLAIN).
 
-    Raises QueryError: READ_ONLY for what does more than read, QUERY for what can't be parsed.
+    That is a matter of the text alone, whatever tables there are. Raises QueryError: READ_ONLY for what does more
+    than read, QUERY for what can't be parsed.
     """
+    found = _passed.find(sql)
+    if found is None:
+        found = _check(cursor, sql)
+        _passed.keep(sql, found)
+    return found
+
+
+def _check(cursor: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, bool]:
     if len(sql) > MAX_SQL:
         raise QueryError(
             f"the SQL is longer than {MAX_SQL} characters", hint="join with a table, or ask twice"

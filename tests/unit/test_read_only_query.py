@@ -10,10 +10,11 @@ from typing import Any
 import duckdb
 import pytest
 
+from cdc import read_only
 from cdc.errors import DucklingError, QueryError, QueryTimeoutError, StoppedError
 from cdc.json_values import iso_duration
-from cdc.query import QueryResult, run_query
-from cdc.read_only import MAX_SQL, READ_ONLY
+from cdc.query import QueryResult, described, run_query
+from cdc.read_only import MAX_SQL, READ_ONLY, check_read_only
 from cdc.replica.database import ReplicaDatabase
 
 OUTSIDE = "outside.csv"
@@ -180,6 +181,56 @@ def test_statements_that_do_more_than_read_are_refused(
     assert caught.value.hint
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert database.execute("SELECT count(*), count(note) FROM orders").fetchone() == (3, 2)
+
+
+@pytest.mark.parametrize("sql", READING)
+def test_columns_are_named_as_describe_names_them(database: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """They come from the bound statement, which is not run for it."""
+    with database.cursor() as cursor:
+        statement, is_select = check_read_only(cursor, sql)
+        if is_select:
+            told = cursor.execute(f"DESCRIBE {statement}").fetchall()
+            assert [(c.name, c.type) for c in described(cursor, statement, [])] == [row[:2] for row in told]
+
+
+def test_to_describe_a_statement_does_not_run_it(database: duckdb.DuckDBPyConnection) -> None:
+    with database.cursor() as cursor:
+        [column] = described(cursor, "SELECT (error('run') || $text)::VARCHAR AS n", {"text": "x"})
+    assert (column.name, column.type) == ("n", "VARCHAR")
+
+
+def test_a_text_that_passed_is_not_looked_at_again(
+    database: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever tables there are now; what was refused is looked at each time, and what is long too."""
+    looked: list[str] = []
+
+    def look(cursor: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, bool]:
+        looked.append(sql)
+        return plain(cursor, sql)
+
+    plain = read_only._check
+    monkeypatch.setattr(read_only, "_check", look)
+    monkeypatch.setattr(read_only, "_passed", read_only._Passed())
+    database.execute("CREATE TABLE brief AS SELECT 1 AS n")
+    long = f"SELECT 1 AS n -- {'x' * read_only._Passed.LENGTH}"
+    for _ in range(2):
+        assert run(database, "FROM brief;").rows == [{"n": 1}]
+        assert run(database, long).rows == [{"n": 1}]
+        with pytest.raises(QueryError, match="refused"):
+            run(database, "DROP TABLE brief")
+    assert looked == ["FROM brief;", long, "DROP TABLE brief", long, "DROP TABLE brief"]
+    database.execute("DROP TABLE brief")
+    with pytest.raises(QueryError, match="brief"):
+        run(database, "FROM brief;")
+    database.execute("CREATE TABLE brief AS SELECT 'x' AS other")
+    assert run(database, "FROM brief;").rows == [{"other": "x"}]
+    for number in range(read_only._Passed.COUNT):
+        run(database, f"SELECT {number}")
+    del looked[:]
+    run(database, "SELECT 0")
+    run(database, "FROM brief;")
+    assert looked == ["FROM brief;"]
 
 
 def test_python_variables_are_no_tables(database: duckdb.DuckDBPyConnection) -> None:

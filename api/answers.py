@@ -265,6 +265,7 @@ def database(entry: Registered) -> DatabaseAnswer:
         duckdb_path=definition.duckdb_path,
         included_tables=list(definition.included_tables),
         excluded_tables=list(definition.excluded_tables),
+        unindexed_tables=None if definition.unindexed_tables is None else list(definition.unindexed_tables),
         cdc_enabled=definition.cdc_enabled,
         sync_interval_minutes=definition.sync_interval_minutes,
         editable=not entry.fixed,

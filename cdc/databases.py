@@ -56,6 +56,10 @@ class DatabaseDefinition(BaseModel):
         default=(), description="Only these tables; all where empty."
     )
     excluded_tables: tuple[TableName, ...] = Field(default=(), description="Not these tables.")
+    unindexed_tables: tuple[TableName, ...] | None = Field(
+        default=None,
+        description="Tables to do without DuckDB's index of the key; those of UNINDEXED_TABLES where null.",
+    )
     cdc_enabled: bool = Field(default=True, description="Whether the binary log is followed.")
     sync_interval_minutes: int = Field(
         default=15, ge=1, le=525_600, description="Minutes between watermark syncs, without the log."
@@ -153,6 +157,9 @@ class DatabaseDefinition(BaseModel):
                 "duckdb_path": Path(self.duckdb_path),
                 "included_tables": self.included_tables,
                 "excluded_tables": self.excluded_tables,
+                "unindexed_tables": service.unindexed_tables
+                if self.unindexed_tables is None
+                else self.unindexed_tables,
                 "cdc_enabled": self.cdc_enabled,
                 "sync_interval_minutes": self.sync_interval_minutes,
                 "server_id": 0,  # from the file's path: two readers of one source must not share an id
@@ -169,6 +176,7 @@ class DatabaseDefinition(BaseModel):
             duckdb_path=str(settings.duckdb_path.resolve()),
             included_tables=settings.included_tables,
             excluded_tables=settings.excluded_tables,
+            unindexed_tables=settings.unindexed_tables,
             cdc_enabled=settings.cdc_enabled,
             sync_interval_minutes=settings.sync_interval_minutes,
         )

@@ -18,6 +18,9 @@ class DatabaseAnswer(Shape):
     duckdb_path: str
     included_tables: list[str]
     excluded_tables: list[str]
+    unindexed_tables: list[str] | None = Field(
+        description="Tables without DuckDB's index of their key; null for those of UNINDEXED_TABLES."
+    )
     cdc_enabled: bool
     sync_interval_minutes: int
     editable: bool = Field(description="False where the service's settings define it.")

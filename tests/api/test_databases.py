@@ -99,6 +99,41 @@ def test_a_database_is_added_replicated_and_removed_at_run_time(
     assert rows(client, "SELECT count(*) FROM orders") == [[2]]
 
 
+def test_a_database_has_tables_without_an_index_of_their_key_of_its_own(
+    shop: Database, library: Database, tmp_path: Path
+) -> None:
+    """The service's setting counts where it says nothing; a list is its own, empty or not."""
+    with replicated(shop.url, tmp_path, auto_start_sync=True, unindexed_tables="*") as (client, pipeline):
+        pipeline.wait_streaming(WAIT)
+        assert indexes(client, "default") == []
+        body = {"id": "library", "mysqlConnectionString": library.url}
+        assert done(client.post(PATH, json=body), 201)["unindexedTables"] is None
+        streams(client, "library")
+        assert indexes(client, "library") == []
+        changed = {**body, "unindexedTables": []}
+        assert done(client.put(f"{PATH}/library", json=changed))["unindexedTables"] == []
+        streams(client, "library")
+        assert indexes(client, "library") == []  # it counts when a table is copied
+        done(client.post("/sync/full", params={"db": "library"}))
+        assert indexes(client, "library") == ["books"]
+        changed["unindexedTables"] = ["boo*"]
+        done(client.put(f"{PATH}/library", json=changed))
+        streams(client, "library")
+        done(client.post("/sync/full", params={"db": "library"}))
+        assert indexes(client, "library") == []
+        library.execute("UPDATE books SET id = 10 WHERE id = 8", "INSERT INTO books VALUES (8)")
+        done(client.post("/sync/incremental", params={"db": "library"}))
+        assert rows_of(client, "library", "SELECT id FROM books ORDER BY id") == [[7], [8], [9], [10]]
+    kept = orjson.loads((tmp_path / "databases.json").read_bytes())["databases"]
+    assert [each["unindexedTables"] for each in kept] == [["boo*"]]
+
+
+def indexes(client: httpx.Client, database: str) -> list[str]:
+    """Tables whose key DuckDB has an index of."""
+    sql = "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'main' AND has_primary_key ORDER BY ALL"
+    return [row[0] for row in rows_of(client, database, sql)]
+
+
 def rows_of(client: httpx.Client, database: str, sql: str) -> list[list[Any]]:
     body = done(client.post("/query", params={"db": database}, json={"sql": sql}))
     return [list(row.values()) for row in body["result"]]

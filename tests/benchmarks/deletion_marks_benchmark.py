@@ -1,8 +1,8 @@
-"""`python -m tests.benchmarks.deletion_marks_benchmark`: the least memory in which DuckDB alone replaces scattered rows.
+"""`python -m tests.benchmarks.deletion_marks_benchmark`: the memory that DuckDB alone needs to replace scattered rows.
 
-A file with one table of a key and a number, and a process that does nothing but replace 50,000 rows of it, evenly spread,
-in one transaction: DELETE and INSERT, without a checkpoint. Nothing of the service takes part. Its limit is raised in steps
-until it can.
+A file with one table of a key and a number, and a process that does nothing but replace 50,000 rows of it, evenly
+spread, in one transaction: DELETE and INSERT, without a checkpoint. Nothing of the service takes part. DuckDB's memory
+limit is raised in steps until it can.
 """
 
 from __future__ import annotations

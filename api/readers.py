@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from cdc.deadlines import AGAIN_SECONDS
 from cdc.errors import StoppedError
 
 if TYPE_CHECKING:
     from cdc.pipeline import Pipeline
-
-
-AGAIN_SECONDS = 0.05
-"""Between two interrupts of the same query."""
 
 
 class Readers:

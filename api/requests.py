@@ -18,8 +18,9 @@ from starlette.requests import Request
 from api.access import MAX_BODY_BYTES, body_too_large
 from api.parameters import Parameter
 from api.problems import MalformedError
-from api.readers import AGAIN_SECONDS, Readers
+from api.readers import Readers
 from cdc.config import Settings
+from cdc.deadlines import AGAIN_SECONDS
 from cdc.metrics import Metrics
 from cdc.pages import Cursors
 from cdc.registry import Registry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,11 +24,11 @@ from cdc.errors import (
 from cdc.json_values import ZONED, as_json_rows
 from cdc.read_only import check_read_only, first_line, refused
 
-_deadlines = Deadlines()
-
 SEARCH_PATH = "main,_duckling"
 MAX_BYTES = 64 << 20
 """Bytes of values in a result, where the caller does not say."""
+_deadlines = Deadlines()
+"""Of all queries of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,18 @@ def reading_statement(
 
     In the block there is a READ ONLY transaction and a deadline, and errors are translated as `run_query` says.
     """
-    with _translated(), _deadlines.within(timeout_ms / 1000, cursor.interrupt) as timed_out:
+    timed_out: threading.Event | None = None
+    with _translated():
         try:
             checked = check_read_only(cursor, sql)
-            with _read_only_transaction(cursor):
+            # The deadline ends before the transaction does, so that no interrupt meets the ROLLBACK.
+            with (
+                _read_only_transaction(cursor),
+                _deadlines.within(timeout_ms / 1000, cursor) as timed_out,
+            ):
                 yield checked
         except duckdb.InterruptException:
-            if not timed_out.is_set():
+            if timed_out is None or not timed_out.is_set():
                 raise StoppedError("the query was interrupted", hint="send it again") from None
             raise QueryTimeoutError(
                 f"the query took longer than {timeout_ms} ms", hint="narrow it, or raise timeoutMs"
@@ -106,7 +112,10 @@ def bound(params: Sequence[Any] | Mapping[str, Any] | None) -> list[Any] | dict[
 def described(
     cursor: duckdb.DuckDBPyConnection, statement: str, params: list[Any] | dict[str, Any]
 ) -> tuple[ResultColumn, ...]:
-    """The columns that a SELECT answers. Nothing is run: a relation is bound, and gone when this returns."""
+    """The columns that `statement` answers, without running it. It must be a SELECT: anything else would be run.
+
+    A relation is bound, and gone when this returns: DuckDB runs nothing else on this cursor while one has a result.
+    """
     relation = cursor.sql(statement, params=params)
     return _columns([(name, str(kind)) for name, kind in zip(relation.columns, relation.types, strict=True)])
 

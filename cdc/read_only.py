@@ -22,6 +22,10 @@ from cdc.errors import QueryError
 READ_ONLY = "READ_ONLY"
 MAX_SQL = 100_000
 """Characters; parsing a statement of that length takes a tenth of a second."""
+KEPT_TEXTS = 256
+"""Texts that passed and are not looked at again."""
+KEPT_LENGTH = 4096
+"""Characters of the longest of them."""
 _HINT = "send one SELECT, EXPLAIN, DESCRIBE, SHOW or SUMMARIZE that reads tables"
 
 TABLE_FUNCTIONS = frozenset(
@@ -84,11 +88,10 @@ def refused(message: str, hint: str = _HINT) -> QueryError:
 
 
 class _Passed:
-    """What the latest texts that passed are: a dashboard asks the same again and again. Safe to use from any thread."""
+    """What was found of the latest texts that passed. Safe to use from any thread.
 
-    COUNT = 256
-    LENGTH = 4096
-    """Characters of the longest text that is kept."""
+    A dashboard asks the same again and again. A megabyte or two at most, eight where texts are full of emoji.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -102,11 +105,11 @@ class _Passed:
             return found
 
     def keep(self, sql: str, checked: tuple[str, bool]) -> None:
-        if len(sql) > self.LENGTH:
+        if len(sql) > KEPT_LENGTH:
             return
         with self._lock:
             self._known[sql] = checked
-            if len(self._known) > self.COUNT:
+            if len(self._known) > KEPT_TEXTS:
                 self._known.popitem(last=False)
 
 

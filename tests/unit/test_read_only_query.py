@@ -10,10 +10,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from cdc import read_only
+from cdc import query, read_only
+from cdc.deadlines import Deadlines
 from cdc.errors import DucklingError, QueryError, QueryTimeoutError, StoppedError
 from cdc.json_values import iso_duration
-from cdc.query import QueryResult, described, run_query
+from cdc.query import QueryResult, described, reading_statement, run_query
 from cdc.read_only import MAX_SQL, READ_ONLY, check_read_only
 from cdc.replica.database import ReplicaDatabase
 
@@ -193,6 +194,17 @@ def test_columns_are_named_as_describe_names_them(database: duckdb.DuckDBPyConne
             assert [(c.name, c.type) for c in described(cursor, statement, [])] == [row[:2] for row in told]
 
 
+def test_types_are_told_as_describe_tells_them(database: duckdb.DuckDBPyConnection) -> None:
+    with database.cursor() as cursor:
+        for sql, params in (
+            ("FROM test_all_types()", []),
+            ("SELECT ? AS a, $2 AS b, NULL AS c, [NULL] AS d", [1.5, [1, None]]),
+            ("SELECT $name AS a, {'x y': $name} AS b", {"name": "x"}),
+        ):
+            told = cursor.execute(f"DESCRIBE {sql}", params).fetchall()
+            assert [(c.name, c.type) for c in described(cursor, sql, params)] == [row[:2] for row in told]
+
+
 def test_to_describe_a_statement_does_not_run_it(database: duckdb.DuckDBPyConnection) -> None:
     with database.cursor() as cursor:
         [column] = described(cursor, "SELECT (error('run') || $text)::VARCHAR AS n", {"text": "x"})
@@ -213,7 +225,7 @@ def test_a_text_that_passed_is_not_looked_at_again(
     monkeypatch.setattr(read_only, "_check", look)
     monkeypatch.setattr(read_only, "_passed", read_only._Passed())
     database.execute("CREATE TABLE brief AS SELECT 1 AS n")
-    long = f"SELECT 1 AS n -- {'x' * read_only._Passed.LENGTH}"
+    long = f"SELECT 1 AS n -- {'x' * read_only.KEPT_LENGTH}"
     for _ in range(2):
         assert run(database, "FROM brief;").rows == [{"n": 1}]
         assert run(database, long).rows == [{"n": 1}]
@@ -225,12 +237,15 @@ def test_a_text_that_passed_is_not_looked_at_again(
         run(database, "FROM brief;")
     database.execute("CREATE TABLE brief AS SELECT 'x' AS other")
     assert run(database, "FROM brief;").rows == [{"other": "x"}]
-    for number in range(read_only._Passed.COUNT):
+    # the latest that were asked for stay
+    for number in range(read_only.KEPT_TEXTS):
         run(database, f"SELECT {number}")
+        run(database, "FROM brief;")
     del looked[:]
-    run(database, "SELECT 0")
     run(database, "FROM brief;")
-    assert looked == ["FROM brief;"]
+    run(database, "SELECT 1")
+    run(database, "SELECT 0")
+    assert looked == ["SELECT 0"]
 
 
 def test_python_variables_are_no_tables(database: duckdb.DuckDBPyConnection) -> None:
@@ -327,6 +342,23 @@ def test_a_query_over_its_time_is_interrupted(database: duckdb.DuckDBPyConnectio
     with pytest.raises(QueryTimeoutError):
         run(database, "SELECT sleep_ms(60000)", timeout_ms=50)
     assert run(database, "SELECT 1 AS one").rows == [{"one": 1}]
+
+
+def test_a_deadline_that_passes_between_two_statements_is_kept(
+    database: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB forgets the interrupt of that moment, as it does while a statement is bound."""
+    deadlines = Deadlines()
+    monkeypatch.setattr(query, "_deadlines", deadlines)
+
+    def run_late(cursor: duckdb.DuckDBPyConnection) -> None:
+        with reading_statement(cursor, "SELECT sleep_ms(60000)", 1) as (statement, _):
+            [passed] = deadlines._due
+            assert passed.wait(10)
+            cursor.execute(statement)
+
+    with database.cursor() as cursor, pytest.raises(QueryTimeoutError, match="longer than 1 ms"):
+        run_late(cursor)
 
 
 def test_a_query_interrupted_by_others_is_no_timeout(database: duckdb.DuckDBPyConnection) -> None:

@@ -13,21 +13,17 @@ import structlog
 
 from cdc.errors import DucklingError, ReplicaError, ReplicaFatalError
 from cdc.metrics import DatabaseMetrics
-from cdc.replica import prepared
-from cdc.replica.batch_growth import batch_growth, lost_rows, put_bytes
-from cdc.replica.batch_rows import BatchRows
+from cdc.replica.batch_transactions import BatchTransactions
 from cdc.replica.checkpoints import Checkpoints
 from cdc.replica.database import ReplicaDatabase
-from cdc.replica.duckdb_errors import is_out_of_memory, translate
 from cdc.replica.target import BatchTarget
 from cdc.replica.write_queue import Delivery, Task, WriteQueue
 from cdc.replica.write_session import WriteSession
-from cdc.source.batcher import Batch, FlushReason
+from cdc.source.batcher import Batch
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-_CONFLICT_TRIES = 3
 
 
 class Writer:
@@ -48,8 +44,6 @@ class Writer:
         checkpoint_idle: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._database = database
-        self._metrics = metrics
         self._name = name
         self._clock = clock
         self._checkpoints = Checkpoints(
@@ -58,15 +52,10 @@ class Writer:
         self._session = WriteSession(
             database, self._checkpoints, name=name, refuse=self._refuse, pause=self._pause, clock=clock
         )
-        self._rows = BatchRows(metrics, name)
+        self._batches = BatchTransactions(database, self._session, metrics, name=name, clock=clock)
         self._queue = WriteQueue(clock)
         self._busy = False
         self._busy_since: float | None = None
-        self._open_target: BatchTarget | None = None
-        self._tables: set[str] = set()
-        """Those that the open transaction changes."""
-        self._may_grow = True
-        """Whether batches may be larger than usual: not where one did not fit into memory."""
         self._targets: set[BatchTarget] = set()
         self._thread = threading.Thread(target=self._run, name=f"writer-{name}", daemon=True)
 
@@ -200,7 +189,7 @@ class Writer:
             self._handle(item)
             worked = True
             last_work = self._clock()
-            if self._open_target is None:
+            if self._batches.unfinished is None:
                 self._busy_since = last_work
                 self._session.tidy()
             self._busy_since = None
@@ -208,7 +197,7 @@ class Writer:
     def _wait(self, last_work: float) -> float | None:
         """Seconds until there is something to do by itself; None for never."""
         checkpoint, note = self._until_checkpoint(last_work), self._queue.note_wait()
-        if note is None or self._open_target is not None:
+        if note is None or self._batches.unfinished is not None:
             return checkpoint
         return note if checkpoint is None else min(note, checkpoint)
 
@@ -216,21 +205,20 @@ class Writer:
         """Seconds until an idle checkpoint is due; None without one to wait for."""
         if self._queue.stopping:
             return 0.1
-        if self._open_target is not None or self._queue.failed is not None:
+        if self._batches.unfinished is not None or self._queue.failed is not None:
             return None
         return self._checkpoints.seconds_left(last_work)
 
     def _next(self) -> Delivery | Task | None:
         """What to do now. While a transaction is open only its own parts may come, or its end."""
-        target = self._open_target
+        target = self._batches.unfinished
         if target is None:
             return self._queue.next()
         if target.error is None:
             part = self._queue.next_of(target)
             if part is not None or not self._queue.stopping:
                 return part
-        self._session.rollback()
-        self._open_target = None
+        self._batches.roll_back()
         return self._queue.next()
 
     def _handle(self, item: Delivery | Task) -> None:
@@ -238,7 +226,7 @@ class Writer:
             self._run_task(item)
             return
         try:
-            self._apply_with_retry(item.target, item.batch)
+            self._batches.apply(item.target, item.batch)
         except DucklingError as error:
             self._fail_target(item.target, error)
         except Exception as error:
@@ -274,98 +262,13 @@ class Writer:
         self._session.reopen()
 
     def _fail_target(self, target: BatchTarget, error: DucklingError) -> None:
-        self._session.rollback()
-        self._open_target = None
+        self._batches.roll_back()
         if isinstance(error, ReplicaFatalError):
             self._session.shut()
         self._queue.drop(target, error, tell=False)
         if isinstance(error, ReplicaFatalError):
             self._session.reopen()
         target.on_error(error)
-
-    # Transactions ------------------------------------------------------------------------------------
-
-    def _apply_with_retry(self, target: BatchTarget, batch: Batch) -> None:
-        """Applies a batch. A write conflict with a reader's transaction is tried again, never skipped.
-
-        A whole batch trusts the log that inserted keys are new; where one is not, it is applied again by
-        replacing. Parts of a transaction, which can't be taken back alone, replace from the start.
-        """
-        replace = self._open_target is not None or batch.position is None
-        conflicts = 0
-        relief = self._session.relief()
-        while True:
-            in_parts = self._open_target is not None
-            try:
-                self._apply(target, batch, replace)
-            except duckdb.Error as error:
-                if is_out_of_memory(error):
-                    self._session.rollback()
-                    self._open_target = None
-                    if in_parts:
-                        # The parts before it are rolled back too: the transaction must come again from its start.
-                        self._session.outgrown()
-                        raise translate(error) from error
-                    relieved = next(relief, False)
-                    self._may_grow = self._may_grow and relieved
-                    if not relieved:
-                        raise translate(error) from error
-                elif isinstance(error, duckdb.ConstraintException) and not replace:
-                    self._session.rollback()
-                    replace = True
-                elif isinstance(error, duckdb.TransactionException) and "conflict" in str(error).lower():
-                    self._session.rollback()
-                    self._open_target = None
-                    conflicts += 1
-                    if in_parts or conflicts == _CONFLICT_TRIES:
-                        raise ReplicaError(
-                            "DuckDB reports a write conflict",
-                            hint="the batch is applied again",
-                            code="CONFLICT",
-                        ) from error
-                else:  # or the commit failed: no room on the disk, say
-                    raise translate(error) from error
-            else:
-                return
-
-    def _apply(self, target: BatchTarget, batch: Batch, replace: bool) -> None:
-        cursor = self._session.cursor
-        started = self._clock()
-        if self._open_target is None:
-            self._session.begin()
-            self._tables.clear()
-        self._prepare_for(target, batch)
-        counted = self._rows.apply(cursor, target, batch, replace)
-        if batch.prepared:
-            prepared.save(cursor, target.owner, batch.prepared)
-        if target.save_position is None:
-            self._session.commit()
-        elif batch.position is None:
-            self._open_target = target
-        else:
-            target.save_position(cursor, batch.position)
-            self._session.commit()
-            self._open_target = None
-        if batch.position is not None:
-            target.applied = batch.position
-        if batch.reason is not FlushReason.POSITION:
-            self._metrics.batch_applied(
-                counted,
-                transactions=batch.transactions,
-                seconds=self._clock() - started,
-                reason=batch.reason.value,
-            )
-
-    def _prepare_for(self, target: BatchTarget, batch: Batch) -> None:
-        """Memory for what `batch` changes, and what the size of its tables means for the next full batches."""
-        full = batch.reason is FlushReason.ROWS and self._may_grow
-        lost = lost_rows(target, batch)
-        self._tables.update(key for key, _ in batch.buffers)
-        self._database.make_room(
-            self._session.cursor, lost, tables=len(self._tables), size=put_bytes(batch), look=full
-        )
-        if full:
-            target.growth = batch_growth(self._database.demand.rows_of(lost))
 
     # The file ----------------------------------------------------------------------------------------
 

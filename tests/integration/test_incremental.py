@@ -11,9 +11,9 @@ import pytest
 from cdc.errors import DucklingError, ReplicaError, RunCancelledError
 from cdc.incremental import LogEnd
 from cdc.position import Position
+from cdc.replica.batch_transactions import BatchTransactions
 from cdc.replica.target import BatchTarget
 from cdc.replica.write_session import WriteSession
-from cdc.replica.writer import Writer
 from cdc.runs import Run
 from cdc.sandbox.databases import Database
 from cdc.source.batcher import Batch
@@ -44,18 +44,23 @@ def test_an_incremental_sync_does_not_take_a_refused_batch_for_applied(
     """The reader may not have heard of the refusal when the sync looks whether the stream is up."""
     database.execute("CREATE TABLE ticks (id INT PRIMARY KEY)")
     replica.start()
-    apply, position, fail, meet = Writer._apply, LogEnd.position, BinlogReader.fail, StreamLoop.meet
+    apply, position, fail, meet = (
+        BatchTransactions._apply,
+        LogEnd.position,
+        BinlogReader.fail,
+        StreamLoop.meet,
+    )
     met = threading.Event()
     refused: list[Batch] = []
     asked: list[LogEnd] = []
     failures: list[Callable[[], None]] = []
 
-    def refuse_one(writer: Writer, target: BatchTarget, batch: Batch, replace: bool) -> None:
+    def refuse_one(batches: BatchTransactions, target: BatchTarget, batch: Batch, replace: bool) -> None:
         if batch.rows and not refused:
             refused.append(batch)
             met.wait(SECONDS)
             raise ReplicaError("the disk is full", hint="make room")
-        apply(writer, target, batch, replace)
+        apply(batches, target, batch, replace)
 
     def watched(stream: StreamLoop, target: Position | None, *, hold: bool = False) -> Meeting:
         meeting = meet(stream, target, hold=hold)
@@ -69,7 +74,7 @@ def test_an_incremental_sync_does_not_take_a_refused_batch_for_applied(
                 failure()
         return position(log_end)
 
-    monkeypatch.setattr(Writer, "_apply", refuse_one)
+    monkeypatch.setattr(BatchTransactions, "_apply", refuse_one)
     monkeypatch.setattr(StreamLoop, "meet", watched)
     monkeypatch.setattr(LogEnd, "position", heard_of_it_late)
     monkeypatch.setattr(BinlogReader, "fail", lambda *args: failures.append(lambda: fail(*args)))

@@ -11,8 +11,8 @@ import pytest
 from cdc.catch_up import CatchUp
 from cdc.errors import DucklingError, ReplicaError
 from cdc.position import Position
+from cdc.replica.batch_transactions import BatchTransactions
 from cdc.replica.target import BatchTarget
-from cdc.replica.writer import Writer
 from cdc.sandbox import shop
 from cdc.sandbox.databases import Database
 from cdc.sandbox.load import Load
@@ -170,15 +170,15 @@ def test_a_copy_does_not_go_live_behind_a_batch_that_was_refused(
 ) -> None:
     """The batch, of the copy's own reader or of the stream, is on its way when both meet, and fails then."""
     armed, met, refused = threading.Event(), threading.Event(), threading.Event()
-    apply, join, meet = Writer._apply, CatchUp.join, StreamLoop.meet
+    apply, join, meet = BatchTransactions._apply, CatchUp.join, StreamLoop.meet
 
-    def refuse_one(writer: Writer, target: BatchTarget, batch: Batch, replace: bool) -> None:
+    def refuse_one(batches: BatchTransactions, target: BatchTarget, batch: Batch, replace: bool) -> None:
         ours = (target.save_position is None) is staging
         if armed.is_set() and ours and batch.rows and not refused.is_set():
             met.wait(SECONDS)
             refused.set()
             raise ReplicaError("the disk is full", hint="make room")
-        apply(writer, target, batch, replace)
+        apply(batches, target, batch, replace)
 
     def watched(stream: StreamLoop, target: Position | None, *, hold: bool = False) -> Meeting:
         meeting = meet(stream, target, hold=hold)
@@ -196,7 +196,7 @@ def test_a_copy_does_not_go_live_behind_a_batch_that_was_refused(
 
     replica = replica_factory(small_shop.url).start()
     with monkeypatch.context() as patched:
-        patched.setattr(Writer, "_apply", refuse_one)
+        patched.setattr(BatchTransactions, "_apply", refuse_one)
         patched.setattr(StreamLoop, "meet", watched)
         patched.setattr(CatchUp, "join", write_and_join)
         with pytest.raises(DucklingError, match="disk is full" if staging else "stream failed"):

@@ -154,16 +154,16 @@ def test_a_transaction_in_parts_that_may_get_no_more_memory_has_a_checkpoint_bef
     assert database.wal_bytes > 0
     into = target()
     made.deliver(into, batch(2))
-    settle_part = made._rows.apply
+    settle_part = made._batches._rows.apply
 
     def starve(*_: object) -> None:
         raise duckdb.OutOfMemoryException("could not allocate block")
 
-    wait_until(lambda: made._open_target is into, "the first part is applied")
-    monkeypatch.setattr(made._rows, "apply", starve)
+    wait_until(lambda: made._batches.unfinished is into, "the first part is applied")
+    monkeypatch.setattr(made._batches._rows, "apply", starve)
     made.deliver(into, batch(3, at=200))
     wait_until(lambda: into.error is not None, "the second part has failed")
-    monkeypatch.setattr(made._rows, "apply", settle_part)
+    monkeypatch.setattr(made._batches._rows, "apply", settle_part)
     settle(made)
     assert database.wal_bytes == 0
     made.deliver(target(), batch(2, 3, at=200))

@@ -58,7 +58,8 @@ class DatabaseDefinition(BaseModel):
     excluded_tables: tuple[TableName, ...] = Field(default=(), description="Not these tables.")
     unindexed_tables: tuple[TableName, ...] | None = Field(
         default=None,
-        description="Tables to do without DuckDB's index of the key; those of UNINDEXED_TABLES where null.",
+        description="Tables to do without DuckDB's index of the key, `*` and `?` as in a shell;"
+        " those of UNINDEXED_TABLES where null.",
     )
     cdc_enabled: bool = Field(default=True, description="Whether the binary log is followed.")
     sync_interval_minutes: int = Field(

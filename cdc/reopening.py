@@ -81,5 +81,6 @@ def _tell_indexes(engine: Engine, records: Iterable[state.TableRecord]) -> None:
             database=engine.id,
             tables=len(differ),
             first=differ[:_TOLD],
-            hint="UNINDEXED_TABLES counts when a table is copied: POST /sync/table/NAME?mode=full, or /sync/full",
+            hint="UNINDEXED_TABLES, or unindexedTables of the database, counts when a table is copied:"
+            " POST /sync/table/NAME?mode=full, or /sync/full",
         )

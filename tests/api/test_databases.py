@@ -124,8 +124,33 @@ def test_a_database_has_tables_without_an_index_of_their_key_of_its_own(
         library.execute("UPDATE books SET id = 10 WHERE id = 8", "INSERT INTO books VALUES (8)")
         done(client.post("/sync/incremental", params={"db": "library"}))
         assert rows_of(client, "library", "SELECT id FROM books ORDER BY id") == [[7], [8], [9], [10]]
-    kept = orjson.loads((tmp_path / "databases.json").read_bytes())["databases"]
-    assert [each["unindexedTables"] for each in kept] == [["boo*"]]
+    with replicated(shop.url, tmp_path, auto_start_sync=True) as (client, _):
+        streams(client, "library")
+        listed = {each["id"]: each["unindexedTables"] for each in done(client.get(PATH))["databases"]}
+        assert listed == {"default": [], "library": ["boo*"]}
+        library.execute(
+            "CREATE TABLE bookmarks (id INT PRIMARY KEY)", "CREATE TABLE readers (id INT PRIMARY KEY)"
+        )
+        done(client.post("/sync/incremental", params={"db": "library"}))
+        assert indexes(client, "library") == ["readers"]
+        assert indexes(client, "default") == []  # as it was copied
+        done(client.post("/sync/full"))
+        assert indexes(client, "default") == ["orders"]
+
+
+def test_what_a_definition_says_of_indexes_is_kept(client: httpx.Client, tmp_path: Path) -> None:
+    """Null and an empty list are not the same; a masked password changes neither."""
+    body = {"id": "away", "mysqlConnectionString": AWAY}
+    lists: tuple[Any, ...] = (None, [], ["a", "b*"])
+    for given in ({}, *({"unindexedTables": each} for each in lists)):
+        done(client.post(PATH, json=body | given), 201)
+        told = given.get("unindexedTables")
+        assert done(client.get(f"{PATH}/away"))["unindexedTables"] == told
+        masked = {**body, **given, "mysqlConnectionString": with_password(AWAY, "***")}
+        assert done(client.put(f"{PATH}/away", json=masked))["unindexedTables"] == told
+        (kept,) = DatabasesFile(tmp_path / "databases.json").load()
+        assert kept.unindexed_tables == (None if told is None else tuple(told))
+        done(client.delete(f"{PATH}/away"))
 
 
 def indexes(client: httpx.Client, database: str) -> list[str]:
@@ -259,6 +284,9 @@ def test_the_file_is_the_owners_alone_and_replaced_as_a_whole(client: httpx.Clie
         ({"cdcEnabled": "perhaps"}, 400, "MALFORMED"),
         ({"syncIntervalMinutes": 0}, 400, "MALFORMED"),
         ({"includedTables": ["a"], "excludedTables": ["a"]}, 400, "MALFORMED"),
+        ({"unindexedTables": "a"}, 400, "MALFORMED"),
+        ({"unindexedTables": [""]}, 400, "MALFORMED"),
+        ({"unindexedTables": [None]}, 400, "MALFORMED"),
         ({"colour": "green"}, 400, "MALFORMED"),
     ],
 )

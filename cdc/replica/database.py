@@ -6,8 +6,8 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +44,8 @@ _LOCK_UP = (
 )
 _NO_PARTING_CHECKPOINT = "PRAGMA disable_checkpoint_on_shutdown"
 """What is in memory is not always to go into the file: see `WriteSession.commit`."""
+_REOPEN_SECONDS = 5.0
+"""Who reads waits so long for the file to be open again."""
 _CLOSE_TRIES = 40
 _CLOSE_PAUSE = 0.05
 
@@ -72,7 +74,8 @@ class ReplicaDatabase:
         self.grant = MemoryGrant(self.memory, name, clock)
         self._threads = threads
         self._name = name
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._reopening = False
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._unclosed: duckdb.DuckDBPyConnection | None = None
         """One that a query kept from being closed: it must be, before the file is opened anew."""
@@ -101,8 +104,21 @@ class ReplicaDatabase:
             ) from error
         except duckdb.Error as error:
             raise self.open_error(error) from error
-        with self._lock:
+        with self._changed:
             self._connection = connection
+            self._changed.notify_all()
+
+    @contextmanager
+    def reopening(self) -> Iterator[None]:
+        """While the file is closed to be opened again, `cursor` waits for that."""
+        with self._changed:
+            self._reopening = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reopening = False
+                self._changed.notify_all()
 
     def _connect(self, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
         """Opens the file, with more memory for a moment where its write-ahead log takes that to be replayed."""
@@ -162,8 +178,14 @@ class ReplicaDatabase:
         )
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
-        """A connection of its own to the open database, for one thread; the caller closes it."""
-        with self._lock:
+        """A connection of its own to the open database, for one thread; the caller closes it.
+
+        Raises ReplicaError where it is not open; where it is being opened again, only after five seconds.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._connection is not None or not self._reopening, _REOPEN_SECONDS
+            )
             if self._connection is None:
                 raise ReplicaError(f"{self.path} is not open", hint="the service is starting or stopping")
             try:
@@ -221,7 +243,7 @@ class ReplicaDatabase:
         Without `checkpoint` what is in memory is given up; what is committed stands in the write-ahead log.
         Raises ReplicaError where a query can't be interrupted within two seconds.
         """
-        with self._lock:
+        with self._changed:
             connection, self._connection = self._connection or self._unclosed, None
             cursors = list(self._cursors)
         if connection is None:

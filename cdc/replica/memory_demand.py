@@ -16,6 +16,9 @@ INDEX_BYTES_A_ROW = 8
 """What the key's index keeps beside it, where there is one and the key a rising integer; up to 50 else."""
 VECTOR_ROWS = 2048
 """DuckDB 2.0 keeps who deleted a row for all rows of a vector from which one was deleted."""
+INDEX_ROWS = 65_536
+"""So many rows, of a key that is a rising integer, have their place in what one of them brings of the index. It comes
+in blocks of a quarter of a megabyte, two for a look-up: 300 rows, scattered over 10,000,000, bring all of it."""
 BYTES_A_TABLE = 2_000_000
 """What each table of a transaction keeps in memory until its commit."""
 TIMES_ITS_ROWS = 3
@@ -129,11 +132,12 @@ class MemoryDemand:
         """Counts what the rows lost by a table keep in memory, as far as is known of it."""
         self._forget(name)
         size = self._sizes.get(name)
-        rows = self._lost[name] * VECTOR_ROWS
+        lost = self._lost[name]
+        marked, met = lost * VECTOR_ROWS, lost * INDEX_ROWS
         if size is not None:
-            rows = min(rows, size.rows)
-        index = rows * INDEX_BYTES_A_ROW if size is None or size.indexed else 0
-        self._kept[name] = _Kept(rows * BYTES_A_ROW + index, index, guessed=size is None)
+            marked, met = min(marked, size.rows), min(met, size.rows) if size.indexed else 0
+        index = met * INDEX_BYTES_A_ROW
+        self._kept[name] = _Kept(marked * BYTES_A_ROW + index, index, guessed=size is None)
         self._add(self._kept[name], 1)
 
     def _forget(self, name: str) -> None:

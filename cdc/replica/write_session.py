@@ -189,6 +189,7 @@ class WriteSession:
         A statement that lacks memory leaves marks in it that ROLLBACK does not remove: DuckDB 2.0 then takes rows for
         deleted by another transaction. So that memory is given up, as after a commit that lacks some.
         """
+        self._tell_lack()
         yield from self._gentle_relief(self._begin_anew, self.reopen)
         if not self._database.memory.can_grow:
             self._begin_anew()
@@ -197,6 +198,7 @@ class WriteSession:
 
     def outgrown(self) -> None:
         """A transaction that came in parts did not fit in: the limit grows, if it may, before it comes again."""
+        self._tell_lack()
         if self._database.memory.grow():
             self._tell_growth()
             self.reopen()
@@ -223,6 +225,14 @@ class WriteSession:
         self.checkpoint("memory")
         self._relieved_at = self._clock()
         self._relief_took = self._relieved_at - began
+
+    def _tell_lack(self) -> None:
+        log.info(
+            "replica.memory_lacked",
+            database=self._name,
+            limit=str(self._database.memory),
+            hint="the file is opened again, and what was rolled back is tried once more",
+        )
 
     def _tell_growth(self) -> None:
         log.info(
@@ -270,8 +280,9 @@ class WriteSession:
 
     def _opened(self) -> bool:
         try:
-            self._database.close(checkpoint=False)
-            self._database.open()
+            with self._database.reopening():
+                self._database.close(checkpoint=False)
+                self._database.open()
             self.open()
         except (DucklingError, duckdb.Error) as error:
             failed = error if isinstance(error, DucklingError) else translate(error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+import duckdb
 import pytest
 
 from cdc.config import AUTO
@@ -14,6 +16,7 @@ from cdc.replica.memory_demand import (
     BYTES_A_ROW,
     BYTES_A_TABLE,
     INDEX_BYTES_A_ROW,
+    INDEX_ROWS,
     TIMES_ITS_ROWS,
     VECTOR_ROWS,
     MemoryDemand,
@@ -28,8 +31,8 @@ def test_a_row_marks_its_vector_and_many_rows_the_whole_table(replica: ReplicaDa
     limit = MemoryLimit(AUTO, machine_bytes=MACHINE)
     demand = MemoryDemand(limit)
     demand.changed(cursor, {"t": 1})
-    assert limit.bytes - limit.base == VECTOR_ROWS * (BYTES_A_ROW + INDEX_BYTES_A_ROW)
-    assert demand.index_bytes == VECTOR_ROWS * INDEX_BYTES_A_ROW
+    assert limit.bytes - limit.base == VECTOR_ROWS * BYTES_A_ROW + INDEX_ROWS * INDEX_BYTES_A_ROW
+    assert demand.index_bytes == INDEX_ROWS * INDEX_BYTES_A_ROW
     for _ in range(100):
         demand.changed(cursor, {"t": 1_000})
     assert limit.bytes - limit.base == 100_000 * (BYTES_A_ROW + INDEX_BYTES_A_ROW)
@@ -56,6 +59,26 @@ def test_nothing_is_set_aside_for_an_index_that_is_not_there(replica: ReplicaDat
     demand.written()
     assert (limit.bytes, demand.index_bytes) == (limit.base, 0)
     cursor.close()
+
+
+def test_few_rows_all_over_a_large_table_bring_its_index_and_have_room_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "large.db"
+    with duckdb.connect(str(path)) as made:
+        made.execute("CREATE TABLE large (i BIGINT PRIMARY KEY, n INTEGER)")
+        made.execute("INSERT INTO large SELECT i, 0 FROM range(2_000_000) AS r(i)")
+    limit = MemoryLimit(AUTO, machine_bytes=MACHINE)
+    with duckdb.connect(str(path), config={"checkpoint_threshold": "1TB"}) as connection:
+        demand = MemoryDemand(limit)
+        demand.changed(connection, {"large": 100})
+        keys = "SELECT range * 20_000 AS i FROM range(100)"
+        connection.execute("BEGIN")
+        connection.execute(f"DELETE FROM large USING ({keys}) AS k WHERE large.i = k.i")
+        connection.execute(f"INSERT INTO large SELECT i, 1 FROM ({keys})")
+        found = connection.execute(
+            "SELECT sum(memory_usage_bytes) FROM duckdb_memory() WHERE tag = 'ART_INDEX'"
+        ).fetchall()
+        connection.execute("COMMIT")
+    assert 10_000_000 < found[0][0] <= demand.index_bytes + 4_000_000
 
 
 @pytest.mark.usefixtures("exactly")
@@ -88,9 +111,9 @@ def test_few_rows_wait_for_no_look_at_the_catalogue(
     demand = MemoryDemand(MemoryLimit(AUTO, machine_bytes=MACHINE))
     cursor = replica.cursor()
     for number in range(9):
-        demand.changed(cursor, {f"t{number}": 100})
+        demand.changed(cursor, {f"t{number}": 6})
     assert looks == []
-    demand.changed(cursor, {"t9": 100})
+    demand.changed(cursor, {"t9": 6})
     assert looks == [{f"t{number}" for number in range(10)}]
     demand.changed(cursor, {"t9": 100_000, "t0": 1})
     assert len(looks) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -177,3 +178,44 @@ def test_a_log_that_a_start_had_to_replay_is_not_left_to_the_next_start(
     assert again.stop(WAIT)
     assert replica.wal_bytes < 1 << 10
     assert len(ids(replica)) == 31
+
+
+def test_who_reads_waits_while_the_file_is_opened_again(
+    replica: ReplicaDatabase, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for long: memory was lacking, say. Where it can't be opened, they are told at once."""
+    writer.deliver(target(), batch(1, 2, at=100))
+    settle(writer)
+    begun, go_on = threading.Event(), threading.Event()
+    opened = ReplicaDatabase.open
+
+    def opens_late(self: ReplicaDatabase) -> None:
+        begun.set()
+        assert go_on.wait(WAIT)
+        opened(self)
+
+    monkeypatch.setattr(ReplicaDatabase, "open", opens_late)
+    with ThreadPoolExecutor(1) as threads:
+        with pytest.raises(ReplicaFatalError):
+            writer.submit(fatal).result(WAIT)
+        assert begun.wait(WAIT)
+        asked = threads.submit(ids, replica)
+        wait_until(lambda: replica._changed._waiters, "the reader waits")  # type: ignore[attr-defined]
+        assert not asked.done()
+        go_on.set()
+        assert asked.result(WAIT) == [1, 2]
+
+    def fails_once(_: ReplicaDatabase) -> None:
+        monkeypatch.setattr(ReplicaDatabase, "open", opened)
+        wait_until(lambda: replica._changed._waiters, "the reader waits")  # type: ignore[attr-defined]
+        raise ReplicaError("the disk is away", hint="wait")
+
+    monkeypatch.setattr(ReplicaDatabase, "open", fails_once)
+    with ThreadPoolExecutor(1) as threads:
+        with pytest.raises(ReplicaFatalError):
+            writer.submit(fatal).result(WAIT)
+        asked = threads.submit(ids, replica)
+        with suppress(ReplicaError):  # or it met the file that was open a moment later
+            assert asked.result(WAIT) == [1, 2]
+    wait_until(lambda: _answers(writer), "the file is open again")
+    assert ids(replica) == [1, 2]
